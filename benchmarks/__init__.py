@@ -1,0 +1,1 @@
+"""What Spanway costs, beside nginx, on one core: see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The way in: listeners, PROXY protocol, TLS by SNI, and the downstream connection."""

@@ -1,0 +1,137 @@
+"""From an accepted socket to a `Downstream`: plain or TLS, with or without a PROXY protocol header before it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy.accept import proxy_protocol
+from proxy.accept.downstream import Downstream
+from proxy.errors import Fault
+from proxy.net.clock import NEVER
+from proxy.net.tls import TlsTransport
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.accept.certificates import Certificates
+    from proxy.worker import Worker
+
+BACKLOG: Final = 4096  # connections the kernel holds per socket, bounded by net.core.somaxconn (nginx: 511)
+
+
+class Listener:
+    """Serves one listening socket. ``certificates`` makes it TLS."""
+
+    def __init__(self, worker: Worker, sock: socket.socket, certificates: Certificates | None) -> None:
+        self.worker = worker
+        self.sock = sock
+        self.certificates = certificates
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"Listener({self.sock.getsockname()}, {'https' if self.certificates else 'http'})"
+
+    async def start(self) -> None:
+        """Accept from now on."""
+        loop = asyncio.get_running_loop()
+        plain = self.certificates is None and not self.worker.settings.proxy_protocol
+        factory = self._plain if plain else self._opening
+        # A duplicate, as the server closes what it is given; and asyncio's own backlog of 100 would shrink the queue.
+        self._server = await loop.create_server(factory, sock=self.sock.dup(), backlog=BACKLOG)
+
+    def _plain(self) -> asyncio.Protocol:
+        return Downstream(self.worker, "http")
+
+    def _opening(self) -> asyncio.Protocol:
+        return Opening(self)
+
+    def stop(self, *, refuse: bool) -> None:
+        """Accept no more. ``refuse`` also closes the socket for its other holders, so that clients go elsewhere."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if refuse:
+            try:
+                self.sock.shutdown(2)
+            except OSError:
+                return
+
+
+class Opening(asyncio.Protocol):
+    """A connection before its `Downstream`: the PROXY header, the TLS handshake. Bounded in time and bytes."""
+
+    __slots__ = ("_buffer", "_listener", "_tls", "_transport", "deadline")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._buffer = b""
+        self._transport = cast("asyncio.Transport", None)
+        self._tls: TlsTransport | None = None
+        self.deadline = NEVER
+
+    def __repr__(self) -> str:
+        return f"Opening({'handshake' if self._tls else f'{len(self._buffer)} bytes of PROXY header'})"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        worker = self._listener.worker
+        self._transport = cast("asyncio.Transport", transport)
+        if len(worker.openings) + len(worker.downstreams) >= worker.limits.connections:
+            worker.refused += 1
+            self._transport.abort()
+            return
+        worker.openings.add(self)
+        self.deadline = worker.clock.now + worker.timeouts.handshake
+        if not worker.settings.proxy_protocol:
+            self._go_on(None, b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the PROXY protocol header."""
+        self._buffer += data
+        try:
+            parsed = proxy_protocol.parse(self._buffer)
+        except Fault:
+            self.overdue()
+            return
+        if parsed is not None:
+            header, length = parsed
+            self._go_on(header.source, self._buffer[length:])
+
+    def _go_on(self, source: tuple[str, int] | None, rest: bytes) -> None:
+        listener = self._listener
+        transport = self._transport
+        if listener.certificates is None:
+            listener.worker.openings.discard(self)
+            downstream = Downstream(listener.worker, "http", source)
+            transport.set_protocol(downstream)
+            downstream.connection_made(transport)
+            if rest:
+                downstream.data_received(rest)
+            return
+        downstream = Downstream(listener.worker, "https", source)
+        downstream.opening = self
+        self._tls = TlsTransport(
+            listener.certificates.context,
+            downstream,
+            server_side=True,
+            server_hostname=None,
+            on_failure=self._failed,
+        )
+        self._tls.start(transport, rest)
+
+    def _failed(self, reason: str) -> None:  # noqa: ARG002 - counted, not logged: strangers cause it at will
+        self._listener.worker.openings.discard(self)
+        self._listener.worker.handshake_failures += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The client left before its first request."""
+        self._listener.worker.openings.discard(self)
+
+    def overdue(self) -> None:
+        """Too slow, or malformed: close without an answer."""
+        self._listener.worker.openings.discard(self)
+        if self._tls is not None:
+            self._tls.abort()
+        else:
+            self._transport.abort()

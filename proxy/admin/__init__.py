@@ -1,0 +1,1 @@
+"""What an operator sees: health, metrics, routes, recent traces, and the waterfalls in the terminal."""

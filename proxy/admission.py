@@ -1,0 +1,198 @@
+"""The admit phase: who asks, for what, with which body, and in which trace. Writes its findings on the exchange.
+
+Nothing here waits or keeps state. The order is that of the checks' cost and of what their answers need: whoever is
+refused still has a client address and a scheme for the span and the log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.admit import forwarded
+from proxy.admit.host import parse_host
+from proxy.admit.target import absolute, split
+from proxy.errors import Fault, Kind
+from proxy.http1.fields import UNNOMINATED, tokens, without
+from proxy.http1.framing import CHUNKED, request_framing
+from proxy.trace import ids
+from proxy.trace.record import Link
+
+if TYPE_CHECKING:
+    from proxy.exchange import Exchange
+    from proxy.http1.scan import RequestHead
+
+_SETTLED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"proxy-connection"))
+_FORWARDING: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
+_NOT_UPGRADED_TO: Final = frozenset((b"h2c", b"h2"))  # row 24: a tunnel to HTTP/2 would bypass every rule here
+
+
+def admit(x: Exchange, head: RequestHead) -> None:
+    """Check and resolve a request's head. Raises `Fault` for what is refused."""
+    noted = head.noted
+    minor = head.minor
+    x.method = head.method
+    x.version = minor
+    x.user_agent = noted.get(b"user-agent", b"")
+    downstream = x.downstream
+    if downstream.trusted and not _FORWARDING.isdisjoint(noted):
+        x.claim = claim = forwarded.read(noted, x.worker.trust, downstream.client_address)
+        x.client_address = claim.client
+        x.client_port = 0
+        x.scheme = claim.proto or downstream.scheme
+
+    # Target and Host. Of an absolute-form target the authority must be the Host (RFC 9112 section 3.2.2).
+    target = head.target
+    authority = noted.get(b"host")
+    if target[0] != 0x2F:  # "/"
+        target = _other_form(x, target, authority)
+    x.path, x.query, same = split(target)
+    if not same:
+        target = x.path + b"?" + x.query if x.query else x.path
+    if authority is None:
+        if minor:
+            raise Fault(Kind.BAD_HOST, "no Host (RFC 9112 section 3.2)")
+        authority = b""
+    else:
+        x.host, port = parse_host(authority)
+        x.server_port = port or (443 if x.scheme == "https" else 80)
+
+    # Framing and the options of the connection.
+    x.framing = framing = request_framing(head)
+    extra = b""
+    if framing:
+        x.request_done = False
+        extra = b"Transfer-Encoding: chunked\r\n" if framing == CHUNKED else b"Content-Length: %d\r\n" % framing
+    elif b"content-length" in noted:
+        extra = b"Content-Length: 0\r\n"
+    connection = noted.get(b"connection")
+    if connection is None:
+        x.keep = minor == 1
+    elif connection == b"keep-alive":
+        x.keep = True
+    else:
+        extra += _options(x, head, tokens(connection))
+    expect = noted.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise Fault(Kind.EXPECTATION_FAILED, "an expectation other than 100-continue")
+        if minor and framing:
+            x.expects = True
+            extra += b"Expect: 100-continue\r\n"
+    if b"te" in noted and b"trailers" in tokens(noted[b"te"]):
+        x.wants_trailers = True
+        extra += b"TE: trailers\r\n" if x.upgrade else b"TE: trailers\r\nConnection: TE\r\n"
+    x.target = target
+    x.authority = authority
+    x.extra = extra
+
+
+def _other_form(x: Exchange, target: bytes, authority: bytes | None) -> bytes:
+    """Judge a target that is not a path; returns the path to go on with."""
+    method = x.method
+    if method == b"CONNECT":
+        raise Fault(Kind.METHOD_NOT_ALLOWED, "CONNECT")
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise Fault(Kind.BAD_TARGET, "'*' is for OPTIONS only (RFC 9112 section 3.2.4)")
+        return b"/"
+    scheme, named, rest = absolute(target)
+    host, port = parse_host(named)
+    if authority is not None:
+        default = 443 if scheme == b"https" else 80
+        other, other_port = parse_host(authority)
+        if other != host or (other_port or default) != (port or default):
+            raise Fault(Kind.BAD_HOST, "the target's authority is not the Host")
+    elif x.version == 0:
+        x.head.noted[b"host"] = named
+    return rest
+
+
+def _options(x: Exchange, head: RequestHead, options: list[bytes]) -> bytes:
+    """Obey the Connection field (RFC 9110 section 7.6.1); returns the lines that go on."""
+    x.keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    nominated = set(options) - _SETTLED
+    if nominated:
+        if not nominated.isdisjoint(UNNOMINATED) or any(name.startswith(b"x-forwarded-") for name in nominated):
+            raise Fault(Kind.BAD_REQUEST, "Connection names a field that must reach the upstream")
+        head.lines = without(head.lines, nominated)
+    asked = head.noted.get(b"upgrade")
+    if asked and b"upgrade" in options and head.method == b"GET" and head.minor and not x.framing:
+        protocols = [name for name in tokens(asked) if name not in _NOT_UPGRADED_TO]
+        if len(protocols) == 1:
+            x.upgrade = protocols[0]
+            return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocols[0]
+    return b""
+
+
+def trace(x: Exchange, ratio: float | None) -> None:
+    """Decide the request's trace: continued, restarted with a link, or new; recorded or not.
+
+    Only a client inside `trust` continues its trace; any other's context becomes a link (docs/tracing.md).
+    """
+    worker = x.worker
+    noted = x.head.noted
+    remote = worker.propagation.extract(noted)
+    x.span_id = ids.span_id()
+    if remote is None:
+        x.trace_id = trace_id = ids.trace_id()
+        parent = None
+    elif worker.trust.trusts(x.client_address):
+        x.trace_id = trace_id = remote.trace_id or ids.trace_id()
+        x.parent_id = remote.span_id
+        x.tracestate = remote.tracestate
+        x.remote = True
+        parent = remote.flags
+    else:
+        x.trace_id = trace_id = ids.trace_id()
+        x.link = Link(remote.trace_id, remote.span_id, remote.flags, remote.tracestate)
+        parent = None
+    x.recorded = worker.sampler.decide(trace_id, parent, ratio) and x.path not in worker.untraced
+    x.flags = 1 if x.recorded else 0
+
+
+def request_head(x: Exchange) -> bytes:
+    """The head for the upstream up to where the attempt's own trace context follows."""
+    head = x.head
+    downstream = x.downstream
+    claim = x.claim
+    authority = x.authority
+    if claim is None:
+        if downstream.forwarded_for == authority:
+            forwarding = downstream.forwarding
+        else:
+            peer = downstream.client_address.encode("ascii")
+            forwarding = forwarded.lines(b"", peer, x.scheme.encode("ascii"), authority, x.server_port, peer)
+            if x.worker.settings.forwarded:
+                forwarding += forwarded.forwarded_line(b"", peer, x.scheme.encode("ascii"), authority)
+            downstream.forwarded_for = authority
+            downstream.forwarding = forwarding
+    else:
+        peer = downstream.client_address.encode("ascii")
+        scheme, client = x.scheme.encode("ascii"), claim.client.encode("ascii")
+        host = claim.host or authority
+        forwarding = forwarded.lines(claim.chain, peer, scheme, host, claim.port or x.server_port, client)
+        if x.worker.settings.forwarded:
+            forwarding += forwarded.forwarded_line(claim.chain, peer, scheme, host)
+    lines = head.lines
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%bX-Request-ID: %b\r\n" % (
+        head.method,
+        x.target,
+        authority,
+        b"\r\n".join(lines),
+        b"\r\n" if lines else b"",
+        x.extra,
+        forwarding,
+        _request_id(x),
+    )
+
+
+def _request_id(x: Exchange) -> bytes:
+    """A trusted peer's X-Request-ID, else one of our own: the trace id where this request began its trace."""
+    given = x.head.noted.get(b"x-request-id")
+    if given is not None and x.downstream.trusted and forwarded.valid_request_id(given):
+        x.request_id = given
+    elif x.remote:
+        x.request_id = ids.trace_id().hex().encode("ascii")
+    else:
+        x.request_id = x.trace_id.hex().encode("ascii")
+    return x.request_id

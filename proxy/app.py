@@ -1,0 +1,107 @@
+"""The composition root: builds every part from the settings and wires them; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from proxy import serving
+from proxy.supervisor import Supervisor
+from proxy.workers import Slot, Tree, listen
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.admin.source import Companion
+    from proxy.route.spec import TableSpec
+    from proxy.settings import Address, Settings
+
+
+def run(settings: Settings, *, table: TableSpec | None = None, companions: Sequence[Companion] = ()) -> int:
+    """Serve until SIGTERM, Ctrl-C or `Running.stop`; returns the exit code.
+
+    ``table`` is served as it is; without one the manifests of ``settings.ingress`` are, and are watched.
+    ``companions`` run in the supervisor from the moment every worker serves.
+
+    Raises `SettingsError` for an address that cannot be listened on.
+    """
+    logging.basicConfig(level=logging.WARNING, format="spanway: %(levelname)s: %(message)s", stream=sys.stderr)
+    workers = settings.workers or os.cpu_count() or 1
+    http_sockets, http = listen(settings.http, workers)
+    https_sockets, https = listen(settings.https, workers)
+    slots = [Slot(index, http_sockets[index], https_sockets[index]) for index in range(workers)]
+
+    def supervise(news: socket.socket) -> int:
+        uvloop.install()
+        return asyncio.run(_supervise(settings, http, https, workers, news, table, companions))
+
+    return Tree(slots, supervise, lambda slot, channel: serving.run(settings, slot, channel)).run()
+
+
+async def _supervise(
+    settings: Settings,
+    http: tuple[Address, ...],
+    https: tuple[Address, ...],
+    workers: int,
+    news: socket.socket,
+    table: TableSpec | None,
+    companions: Sequence[Companion],
+) -> int:
+    supervisor = Supervisor(settings, http, https, workers)
+    end = asyncio.get_running_loop().create_task(supervisor.run(news))
+    for scheme, addresses in (("http ", http), ("https", https)):
+        for address in addresses:
+            _say(f"{scheme} {scheme.strip()}://{_reachable(address)}")
+    server = None
+    if settings.admin is not None:
+        from proxy.admin.server import Admin
+
+        server = Admin(supervisor, settings.admin, supervisor.received)
+        supervisor.admin = await server.start()
+        _say(f"admin http://{supervisor.admin}")
+    if table is not None:
+        await supervisor.apply(table, ())
+    else:
+        from proxy.control.feed import Feed
+
+        feed = Feed(settings, supervisor)
+        if not await feed.first():
+            supervisor.stop(2)
+        else:
+            supervisor.spawn(feed.watch)
+    started = asyncio.get_running_loop().create_task(_announce(supervisor, workers, companions))
+    code = await end
+    started.cancel()
+    if server is not None:
+        await server.stop()
+    return code
+
+
+async def _announce(supervisor: Supervisor, workers: int, companions: Sequence[Companion]) -> None:
+    await supervisor.serving()
+    table = supervisor.table()
+    routes = len(table.routes)
+    _say(
+        f"ready: generation {table.generation}, {routes} route{'s' * (routes != 1)}, "
+        f"{workers} worker{'s' * (workers != 1)}"
+    )
+    for companion in companions:
+        supervisor.spawn(companion)
+
+
+def _reachable(address: Address) -> Address:
+    """An address to click on: a wildcard is reached by loopback too."""
+    from proxy.settings import Address
+
+    return Address("127.0.0.1", address.port) if address.host == "0.0.0.0" else address  # noqa: S104 - only printed
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"spanway: {text}\n")
+    sys.stderr.flush()

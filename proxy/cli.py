@@ -1,0 +1,300 @@
+"""The command ``spanway``: what can be asked of it, and who answers.
+
+Quick to start: what a command needs is imported when that command runs. Whatever is wrong with a flag, a variable, a
+file or a manifest is one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn
+
+from proxy import __version__
+from proxy.catalogue import Entry, catalogue
+from proxy.configure import Loaded, load
+from proxy.errors import SettingsError
+from proxy.settings import Address, Settings, Tracing
+from proxy.settings_reference import explained, further
+from proxy.values import suggestion
+
+LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+# What differs where one developer watches: nothing listens to the network, and the screen belongs to the waterfalls.
+DEV: Final = Settings(
+    http=(Address("127.0.0.1", 8000),),
+    trust=LOOPBACK,
+    access_log="off",
+    tracing=Tracing(response_header=True),
+)
+
+# The flags by theme, as `--help` lists them.
+GROUPS: Final = {
+    "what is served": ("ingress", "upstream", "ingress-class"),
+    "listeners": ("http", "https", "admin", "proxy-protocol"),
+    "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
+    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
+}
+SOURCES: Final = ("ingress", "upstream", "ingress-class")
+
+USAGES: Final = {
+    "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
+    "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
+    "demo": "[--for SECONDS] [FLAG ...]",
+    "check": "PATH ... [--ingress-class NAME]",
+    "explain": "URL --ingress PATH [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
+}
+EXAMPLES: Final = {
+    "serve": """\
+examples:
+  spanway serve --ingress manifests/ --upstream default/shop:80=127.0.0.1:3000
+  spanway serve --ingress manifests/ --http 8080 --https 8443 --workers auto --otlp http://collector:4317""",
+    "dev": """\
+examples:
+  spanway dev shop.localhost=http://127.0.0.1:3000 shop.localhost/api=http://127.0.0.1:4000
+  spanway dev http://127.0.0.1:3000""",
+    "demo": """\
+examples:
+  spanway demo --for 20
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 spanway demo""",
+    "check": """\
+examples:
+  spanway check manifests/ ingress.yaml""",
+    "explain": """\
+examples:
+  spanway explain http://shop.example.org/api/items --ingress manifests/
+  spanway explain https://shop.example.org/ --ingress manifests/ -X POST -H 'X-User: anna'""",
+}
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, with ``PATH ...`` for a list where argparse writes ``PATH [PATH ...]``."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=_width())
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+":
+            return f"{action.metavar or default_metavar} ..."
+        return super()._format_args(action, default_metavar)
+
+
+def _width() -> int:
+    return max(60, min(shutil.get_terminal_size().columns, 120))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with one-line errors that come as `SettingsError`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.flags: Final[list[str]] = []
+        self.lists_settings = False
+        options.setdefault("formatter_class", Formatter)
+        options.setdefault("allow_abbrev", False)
+        super().__init__(*arguments, **options)
+
+    def flag(self, *names: str, into: argparse._ArgumentGroup | None = None, **options: Any) -> None:
+        """Add a flag to this parser, or to a group of it, and remember its name for suggestions."""
+        self.flags.extend(name for name in names if name.startswith("--"))
+        (into or self).add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints."""
+        if chosen := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            message = f"there is no command '{chosen[1]}'{suggestion(chosen[1], EXAMPLES)}"
+        raise SettingsError(f"{message}; '{self.prog} --help' shows how it is used")
+
+    def format_help(self) -> str:
+        """Help, with the settings that have no flag where ``lists_settings``."""
+        text = super().format_help()
+        return f"{text}\n{further(_width())}\n" if self.lists_settings else text
+
+
+def build() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="spanway",
+        description="An ingress proxy that traces every request through every layer it crosses.",
+        epilog="'spanway COMMAND --help' says more. Every setting: docs/settings.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"spanway {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
+        made: Parser = commands.add_parser(
+            name,
+            usage=f"spanway {name} {USAGES[name]}",
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=EXAMPLES[name],
+        )
+        made.set_defaults(run=run, parser=made)
+        return made
+
+    serving = command("serve", serve, "serve the Ingresses of manifests, and trace every request")
+    _add_settings(serving, Settings(), GROUPS)
+    serving.lists_settings = True
+
+    developing = command("dev", dev, "a local proxy without manifests, with a waterfall per request")
+    developing.add_argument(
+        "rules", nargs="+", metavar="[HOST[/PATH]=]URL", help="requests for HOST whose path starts with PATH go to URL"
+    )
+    _add_settings(developing, DEV, {name: flags for name, flags in GROUPS.items() if flags != SOURCES})
+
+    showing = command("demo", demo, "three traced services behind the proxy, with traffic and waterfalls")
+    showing.flag(
+        "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
+    )
+    _add_settings(showing, DEV, {name: flags for name, flags in GROUPS.items() if flags != SOURCES})
+
+    checking = command("check", check, "validate manifests; exit status 1 if they have errors")
+    checking.add_argument("paths", nargs="+", metavar="PATH", help="file or directory of Kubernetes manifests")
+    checking.flag("--ingress-class", default="", metavar="NAME", help="only Ingresses of this class; empty: all")
+
+    explaining = command("explain", explain, "which route a request would take, and why no other")
+    explaining.add_argument("url", metavar="URL", help="what the client asks for, with scheme and host")
+    explaining.flag("-X", "--method", default="GET", metavar="METHOD", help="the request's method (default GET)")
+    explaining.flag(
+        "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a request field; repeatable"
+    )
+    _add_settings(explaining, Settings(), {"what is served": SOURCES}, several=False)
+    return parser
+
+
+def _add_settings(parser: Parser, defaults: Settings, groups: dict[str, tuple[str, ...]], several: bool = True) -> None:
+    """A flag for each setting of ``groups``; ``several``: whether --ingress and --upstream take many values at once."""
+    entries = {entry.meaning.flag: entry for entry in catalogue().values() if entry.meaning.flag}
+    parser.flag(
+        "--config", metavar="FILE", help="TOML file of settings; flags and variables go before it (SPANWAY_CONFIG)"
+    )
+    for title, flags in groups.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            entry = entries[flag]
+            text = explained(entry, defaults, entry.variable).replace("%", "%%")
+            parser.flag(f"--{flag}", into=group, dest=entry.key, help=text, **_form(entry, several))
+
+
+def _form(entry: Entry, several: bool) -> dict[str, Any]:
+    """How argparse takes a setting's flag: everything stays text, `configure` reads it."""
+    if entry.kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "default": None}
+    if entry.repeatable and entry.meaning.flag in SOURCES and several:
+        return {"metavar": entry.placeholder, "nargs": "+", "action": "extend"}
+    if entry.repeatable:
+        return {"metavar": entry.placeholder, "action": "append"}
+    return {"metavar": entry.placeholder}
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return seconds
+
+
+# The commands ---------------------------------------------------------------------------------------------------------
+
+
+def serve(options: argparse.Namespace) -> int:
+    """``spanway serve``: until SIGTERM."""
+    settings = _settings(options, Settings())
+    if not settings.ingress:
+        raise SettingsError(
+            "nothing to serve; name manifests with --ingress PATH, or try 'spanway dev http://HOST:PORT'"
+        )
+    from proxy import app
+
+    return app.run(settings)
+
+
+def dev(options: argparse.Namespace) -> int:
+    """``spanway dev``: until Ctrl-C."""
+    settings = _settings(options, DEV)
+    from proxy import app
+    from proxy.admin.live import waterfalls
+    from proxy.control.dev import rules
+
+    return app.run(settings, table=rules(options.rules), companions=(waterfalls,))
+
+
+def demo(options: argparse.Namespace) -> int:
+    """``spanway demo``: until Ctrl-C, or for ``--for`` seconds."""
+    settings = _settings(options, DEV)
+    from proxy import app
+    from proxy.demo.run import demo as tell
+
+    return tell(settings, options.seconds, app.run)
+
+
+def check(options: argparse.Namespace) -> int:
+    """``spanway check``: 0 where the manifests have no errors, else 1."""
+    from proxy.control import commands
+
+    return commands.check(options.paths, options.ingress_class)
+
+
+def explain(options: argparse.Namespace) -> int:
+    """``spanway explain``: 0 where a route would be taken, else 1."""
+    settings = _settings(options, Settings())
+    from proxy.control import commands
+
+    return commands.explain(settings, options.url, options.method, options.header)
+
+
+def _settings(options: argparse.Namespace, base: Settings) -> Settings:
+    loaded: Loaded = load(vars(options), os.environ, base)
+    for warning in loaded.warnings:
+        _say(f"warning: {warning}")
+    return loaded.settings
+
+
+def _say(text: str) -> None:
+    """One line on standard error, whatever the text holds."""
+    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
+
+
+def _refuse_unknown(parser: Parser, unknown: Iterable[str]) -> None:
+    for text in unknown:
+        name = text.partition("=")[0]
+        what = "flag" if name.startswith("-") else "argument"
+        parser.error(f"there is no {what} '{name}'{suggestion(name, parser.flags)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (default: the process's own) and return its exit status."""
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except SettingsError as problem:
+        _say(f"error: {problem}")
+        return 2
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as a shell reports it
+    except BrokenPipeError:
+        # Whoever read standard output has seen enough; the interpreter must not complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = build()
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except SystemExit as done:  # --help and --version, which argparse answers itself
+        return int(done.code or 0)
+    _refuse_unknown(getattr(options, "parser", parser), unknown)
+    if "run" not in options:
+        parser.print_help(sys.stderr)
+        return 2
+    status: int = options.run(options)
+    return status

@@ -1,0 +1,1 @@
+"""Connections to upstreams: opening, keeping, lending and closing them."""

@@ -1,0 +1,264 @@
+"""From "this Service, that port" to addresses: Services, EndpointSlices, ExternalName and `--upstream`."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.control.names import is_address
+from proxy.control.objects import Service, ServicePort
+from proxy.route.spec import BackendSpec, EndpointSpec, Scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from proxy.control.annotations import Options
+    from proxy.control.objects import BackendPort, EndpointSlice, IngressBackend, Objects, ServiceBackend
+    from proxy.control.problem import Subject
+    from proxy.settings import Override
+
+# Service appProtocol -> how the upstream is spoken to (KEP-3726, IANA service names).
+_SCHEMES: Final[dict[str, Scheme]] = {
+    "": "http",
+    "http": "http",
+    "kubernetes.io/ws": "http",
+    "https": "https",
+    "kubernetes.io/wss": "https",
+}
+
+
+class _Finding(NamedTuple):
+    """Why a backend is not as it was meant: the part of the Ingress backend that says so, what is wrong, what to do."""
+
+    part: str
+    message: str
+    hint: str = ""
+
+
+class _Resolved(NamedTuple):
+    spec: BackendSpec
+    findings: tuple[_Finding, ...]
+
+
+class Backends:
+    """The backends that a table needs, each once: ``specs`` by key, in the order they were asked for."""
+
+    def __init__(self, objects: Objects, overrides: Sequence[Override], verify: bool) -> None:
+        self.specs: Final[dict[str, BackendSpec]] = {}
+        self._objects = objects
+        self._overrides = overrides
+        self._used: set[int] = set()  # places of the overrides that served
+        self._verify = verify
+        self._resolved: dict[str, _Resolved] = {}
+        self._told: set[tuple[str, str, str]] = set()  # Ingress and backend: an Ingress hears of each once
+
+    def of(self, namespace: str, backend: IngressBackend, options: Options, subject: Subject, field: str) -> str:
+        """The key of the backend that an Ingress names; what is missing of it becomes warnings of ``subject``."""
+        if backend.service is None:
+            return self._resource(namespace, backend, subject, field)
+        service = backend.service
+        key = _key(namespace, service, options)
+        resolved = self._resolved.get(key)
+        if resolved is None:
+            resolved = self._resolved[key] = self._resolve(key, namespace, service, options)
+            self.specs[key] = resolved.spec
+        told = subject.namespace, subject.name, key
+        for finding in () if told in self._told else resolved.findings:
+            subject.warning(f"{field}.service.{finding.part}", finding.message, finding.hint)
+        self._told.add(told)
+        return key
+
+    def unused(self) -> list[Override]:
+        """The overrides that no Ingress has asked for."""
+        return [one for place, one in enumerate(self._overrides) if place not in self._used]
+
+    def _resource(self, namespace: str, backend: IngressBackend, subject: Subject, field: str) -> str:
+        """A backend that is no Service: nothing we could reach."""
+        name = f"{backend.resource.kind}.{backend.resource.name}" if backend.resource is not None else "none"
+        subject.warning(f"{field}.resource", "resource backends are not supported; requests get 503", "name a service")
+        key = f"{namespace}/{name}:"
+        self.specs[key] = BackendSpec(key, namespace, name, "", ())
+        return key
+
+    def _resolve(self, key: str, namespace: str, wanted: ServiceBackend, options: Options) -> _Resolved:
+        service = self._objects.services.get((namespace, wanted.name))
+        port = None if service is None else _port(service, wanted.port)
+        findings: tuple[_Finding, ...] = ()
+        server_name = ""
+        override = self._override(namespace, wanted, port)
+        if override is not None:
+            endpoints = tuple(EndpointSpec(one.host, one.port) for one in override.endpoints)
+            scheme: Scheme = override.scheme
+            server_name = server_name_of(scheme, endpoints)
+        else:
+            scheme, spoken = _scheme(port, options)
+            if service is None:
+                endpoints, findings = (), (self._missing(namespace, wanted.name),)
+            elif service.spec.type == "ExternalName":
+                endpoints, findings = _external(service, port, wanted.port)
+                server_name = server_name_of(scheme, endpoints)
+            elif port is None:
+                endpoints, findings = (), (_no_port(service, wanted.port),)
+            else:
+                slices = self._objects.slices_of((namespace, wanted.name))
+                endpoints = endpoints_of(slices, service, port)
+                findings = () if endpoints else (_no_endpoints(slices, service, port),)
+            findings += spoken
+        spec = BackendSpec(
+            key=key,
+            namespace=namespace,
+            service=wanted.name,
+            port=str(wanted.port),
+            endpoints=endpoints,
+            policy=options.policy,
+            hash_by=options.hash_by,
+            scheme=scheme,
+            server_name=server_name,
+            verify=self._verify,
+        )
+        return _Resolved(spec, findings)
+
+    def _override(self, namespace: str, wanted: ServiceBackend, port: ServicePort | None) -> Override | None:
+        """The most telling of the overrides that fit: one with namespace and port before one with less."""
+        ports = {"", wanted.port.name, str(wanted.port.number)}
+        if port is not None:
+            ports |= {port.name, str(port.port)}
+        fitting = [
+            place
+            for place, one in enumerate(self._overrides)
+            if one.service == wanted.name and one.namespace in ("", namespace) and one.port in ports
+        ]
+        if not fitting:
+            return None
+        every = self._overrides
+        best = max(fitting, key=lambda place: (every[place].namespace != "", every[place].port != ""))
+        self._used.add(best)
+        return self._overrides[best]
+
+    def _missing(self, namespace: str, name: str) -> _Finding:
+        known = [service for space, service in self._objects.services if space == namespace]
+        elsewhere = sorted(space for space, service in self._objects.services if service == name)
+        near = get_close_matches(name, known, 1)
+        if elsewhere:
+            hint = f"there is one in namespace {elsewhere[0]}, but an Ingress reaches only its own"
+        elif near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = f"add its manifest, or give --upstream {namespace}/{name}=HOST:PORT"
+        return _Finding("name", f"Service {namespace}/{name} does not exist; requests get 503", hint)
+
+
+def _key(namespace: str, service: ServiceBackend, options: Options) -> str:
+    """``namespace/service:port``, and what its Ingress asks for beyond the default, as two may differ in that."""
+    key = f"{namespace}/{service.name}:{service.port}"
+    if options.policy == "hash":
+        key += f";hash={options.hash_by}"
+    elif options.policy != "round_robin":
+        key += f";{options.policy}"
+    return key if options.scheme is None else f"{key};{options.scheme}"
+
+
+def _port(service: Service, wanted: BackendPort) -> ServicePort | None:
+    for port in service.spec.ports:
+        if port.protocol == "TCP" and (port.name == wanted.name if wanted.name else port.port == wanted.number):
+            return port
+    if not service.spec.ports and service.spec.cluster_ip == "None" and wanted.number:
+        return ServicePort(wanted.number)  # headless Services may leave their ports out
+    return None
+
+
+def _scheme(port: ServicePort | None, options: Options) -> tuple[Scheme, tuple[_Finding, ...]]:
+    if options.scheme is not None:
+        return options.scheme, ()
+    spoken = port.app_protocol if port is not None else ""
+    if spoken.lower() in _SCHEMES:
+        return _SCHEMES[spoken.lower()], ()
+    return "http", (_Finding("port", f"appProtocol {spoken} is not supported; the upstream is spoken to in HTTP/1.1"),)
+
+
+def server_name_of(scheme: Scheme, endpoints: Sequence[EndpointSpec]) -> str:
+    """What TLS asks endpoints for that are known by a name (RFC 6066): that name; "" (the request's host) elsewhere."""
+    hosts = {one.host for one in endpoints}
+    if scheme == "http" or len(hosts) != 1 or is_address(host := hosts.pop()):
+        return ""
+    return host
+
+
+def _external(
+    service: Service, port: ServicePort | None, wanted: BackendPort
+) -> tuple[tuple[EndpointSpec, ...], tuple[_Finding, ...]]:
+    """ExternalName: the name itself; the port as the Service maps it, or as the Ingress says where it has none."""
+    number = wanted.number
+    if port is not None:
+        number = port.target_port if isinstance(port.target_port, int) and port.target_port else port.port
+    elif service.spec.ports or not number:
+        return (), (_no_port(service, wanted),)
+    return (EndpointSpec(service.spec.external_name.rstrip(".").lower(), number),), ()
+
+
+def _no_port(service: Service, wanted: BackendPort) -> _Finding:
+    ports = [f"{port.name} ({port.port})" if port.name else str(port.port) for port in service.spec.ports]
+    what = f"named {wanted.name}" if wanted.name else str(wanted.number)
+    name = f"{service.metadata.namespace}/{service.metadata.name}"
+    hint = f"it has {', '.join(ports)}" if ports else "it has no ports"
+    return _Finding("port", f"Service {name} has no TCP port {what}; requests get 503", hint)
+
+
+def endpoints_of(slices: Iterable[EndpointSlice], service: Service, port: ServicePort) -> tuple[EndpointSpec, ...]:
+    """The addresses behind a Service's port, over all its slices.
+
+    Ready endpoints; where there is none, those that still serve while they terminate (KEP-1669, as kube-proxy does).
+    A target with addresses of both families is one endpoint, by the Service's first family. An address that stands in
+    two slices, as it may while they are rearranged, counts once.
+    """
+    first = service.spec.ip_families[0] if service.spec.ip_families else ""
+    ready: dict[object, EndpointSpec] = {}
+    leaving: dict[object, EndpointSpec] = {}
+    for piece in sorted(slices, key=lambda one: one.address_type != first):
+        number = target_port(piece, port)
+        if number is None:
+            continue
+        for endpoint in piece.endpoints:
+            if not endpoint.addresses:
+                continue
+            conditions, target = endpoint.conditions, endpoint.target_ref
+            made = EndpointSpec(endpoint.addresses[0], number, endpoint.zone)
+            identity: object = made.host, made.port
+            if target is not None and target.name:
+                identity = target.namespace, target.kind, target.name
+            if conditions.ready is not False:
+                ready.setdefault(identity, made)
+            elif conditions.serving and conditions.terminating:
+                leaving.setdefault(identity, made)
+    return tuple((ready or leaving).values())
+
+
+def target_port(piece: EndpointSlice, port: ServicePort) -> int | None:
+    """The number that a Service's port has in a slice, None if it is not there.
+
+    Slices call a port what the Service calls it. Slices written by hand may call it by the targetPort's name, or not
+    at all.
+    """
+    target = port.port if port.target_port is None else port.target_port
+    fallback = None
+    for one in piece.ports:
+        if one.protocol != "TCP":
+            continue
+        if one.name == port.name:
+            return one.port or (target if isinstance(target, int) else port.port)
+        if one.name == target or (not one.name and one.port == target):
+            fallback = fallback or one.port
+    return fallback
+
+
+def _no_endpoints(slices: Sequence[EndpointSlice], service: Service, port: ServicePort) -> _Finding:
+    name = f"{service.metadata.namespace}/{service.metadata.name}"
+    if not slices:
+        message = f"Service {name} has no EndpointSlice; requests get 503"
+        return _Finding("name", message, f"add one, or give --upstream {name}=HOST:PORT")
+    if all(target_port(piece, port) is None for piece in slices):
+        ports = sorted({one.name or str(one.port) for piece in slices for one in piece.ports})
+        what = f"a port named {port.name}" if port.name else "the unnamed port"
+        hint = f"they have {', '.join(ports)}" if ports else "they have no ports"
+        return _Finding("port", f"the EndpointSlices of Service {name} lack {what}; requests get 503", hint)
+    return _Finding("name", f"Service {name} has no endpoint that is ready; requests get 503", "wait for its Pods")

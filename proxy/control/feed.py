@@ -1,0 +1,101 @@
+"""Manifests into a running proxy: the first table, and every one after it as files change."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy.control.annotations import Options
+from proxy.control.build import Choices
+from proxy.control.generations import Generations, Update
+from proxy.control.watch import INTERVAL, Watcher
+
+if TYPE_CHECKING:
+    from proxy.control.problem import Problem
+    from proxy.route.spec import TableSpec
+    from proxy.settings import Settings
+
+MOST_TOLD: Final = 20  # problems on standard error at a time; /routes and `spanway check` have them all
+
+
+class Sink(Protocol):
+    """What serves tables; the supervisor is one."""
+
+    async def apply(self, table: TableSpec, problems: Sequence[Problem]) -> None:
+        """Serve a new table; returns when every worker does."""
+        ...
+
+    def report(self, problems: Sequence[Problem]) -> None:
+        """Keep what is wrong with files whose table was not taken over."""
+        ...
+
+
+def choices_of(settings: Settings) -> Choices:
+    """What settings say about building a table."""
+    return Choices(
+        ingress_class=settings.ingress_class,
+        defaults=Options(tries=settings.retry_tries),
+        verify_upstreams=bool(settings.upstream_ca),
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"spanway: {text}\n")
+    sys.stderr.flush()
+
+
+class Feed:
+    """Feeds a sink with the tables that ``settings.ingress`` describes, and says on standard error what is wrong."""
+
+    __slots__ = ("_generations", "_interval", "_say", "_sink")
+
+    def __init__(
+        self,
+        settings: Settings,
+        sink: Sink,
+        say: Callable[[str], None] = _say,
+        interval: float = INTERVAL,
+    ) -> None:
+        """``interval`` is the seconds between two looks at the files."""
+        self._generations = Generations(settings.ingress, settings.upstream, choices_of(settings))
+        self._sink = sink
+        self._say = say
+        self._interval = interval
+
+    def __repr__(self) -> str:
+        return f"Feed({self._generations!r})"
+
+    async def first(self) -> bool:
+        """Read the files and serve their table; False if errors leave none, which are then said."""
+        update = await asyncio.to_thread(self._generations.refresh)
+        self._tell(update.problems)
+        if update.table is None:
+            self._say("no table can be built from these manifests; mend the errors above and start again")
+            return False
+        await self._sink.apply(update.table, update.problems)
+        return True
+
+    async def watch(self, _running: object = None) -> None:
+        """Follow the files until cancelled (an `admin.source.Companion`)."""
+        await Watcher(self._generations, self._interval).run(self._changed)
+
+    async def _changed(self, update: Update) -> None:
+        self._tell(update.problems)
+        if update.table is not None:
+            await self._sink.apply(update.table, update.problems)
+            self._say(f"generation {update.table.generation} is served: {len(update.table.routes)} routes")
+            return
+        self._sink.report(update.problems)
+        served = self._generations.table
+        if update.refused and served is not None:
+            self._say(f"the files have errors: generation {served.generation} stays")
+
+    def _tell(self, problems: Sequence[Problem]) -> None:
+        # Errors first: they are why nothing changes.
+        ordered = sorted(problems, key=lambda problem: problem.severity)
+        for problem in ordered[:MOST_TOLD]:
+            self._say(str(problem))
+        if len(ordered) > MOST_TOLD:
+            self._say(f"and {len(ordered) - MOST_TOLD} more problems; 'spanway check' lists them all")

@@ -1,0 +1,298 @@
+"""The five kinds of Kubernetes objects that make a table, typed as far as it needs them, and a store of them.
+
+Field names and defaults are the API's (Kubernetes 1.34 reference: networking.k8s.io/v1, core/v1, discovery.k8s.io/v1).
+The structs decode from JSON and from plain dicts alike; fields that are not named here are skipped.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct, field
+
+from proxy.control.documents import Lines
+
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
+DEFAULT_CLASS_ANNOTATION: Final = "ingressclass.kubernetes.io/is-default-class"
+CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before IngressClass; goes before spec.ingressClassName
+
+
+class Metadata(Struct, frozen=True, rename="camel"):
+    """ObjectMeta."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str = ""  # RFC 3339; as text it sorts by time, since Kubernetes writes UTC and whole seconds
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class BackendPort(Struct, frozen=True, rename="camel"):
+    """ServiceBackendPort: one of the two."""
+
+    name: str = ""
+    number: int = 0
+
+    def __str__(self) -> str:
+        return self.name or str(self.number)
+
+
+class ServiceBackend(Struct, frozen=True, rename="camel"):
+    """IngressServiceBackend."""
+
+    name: str = ""
+    port: BackendPort = BackendPort()
+
+
+class ObjectReference(Struct, frozen=True, rename="camel"):
+    """TypedLocalObjectReference."""
+
+    kind: str = ""
+    name: str = ""
+    api_group: str = ""
+
+
+class IngressBackend(Struct, frozen=True, rename="camel"):
+    """One of the two."""
+
+    service: ServiceBackend | None = None
+    resource: ObjectReference | None = None
+
+
+class HTTPPath(Struct, frozen=True, rename="camel"):
+    """HTTPIngressPath."""
+
+    path: str = ""
+    path_type: str = ""
+    backend: IngressBackend = IngressBackend()
+
+
+class HTTPRule(Struct, frozen=True, rename="camel"):
+    """HTTPIngressRuleValue."""
+
+    paths: tuple[HTTPPath, ...] = ()
+
+
+class IngressRule(Struct, frozen=True, rename="camel"):
+    """One host's paths. Without ``http`` the host takes everything to the default backend."""
+
+    host: str = ""
+    http: HTTPRule | None = None
+
+
+class IngressTLS(Struct, frozen=True, rename="camel"):
+    """Which Secret ends TLS for which hosts."""
+
+    hosts: tuple[str, ...] = ()
+    secret_name: str = ""
+
+
+class IngressSpec(Struct, frozen=True, rename="camel"):
+    """IngressSpec."""
+
+    ingress_class_name: str | None = None
+    default_backend: IngressBackend | None = None
+    rules: tuple[IngressRule, ...] = ()
+    tls: tuple[IngressTLS, ...] = ()
+
+
+class Ingress(Struct, frozen=True, rename="camel"):
+    """networking.k8s.io/v1 Ingress."""
+
+    metadata: Metadata = Metadata()
+    spec: IngressSpec = IngressSpec()
+
+
+class IngressClassSpec(Struct, frozen=True, rename="camel"):
+    """IngressClassSpec."""
+
+    controller: str = ""
+
+
+class IngressClass(Struct, frozen=True, rename="camel"):
+    """networking.k8s.io/v1 IngressClass (not namespaced)."""
+
+    metadata: Metadata = Metadata()
+    spec: IngressClassSpec = IngressClassSpec()
+
+
+class ServicePort(Struct, frozen=True, rename="camel"):
+    """ServicePort; ``target_port`` None is ``port`` itself."""
+
+    port: int
+    name: str = ""
+    target_port: int | str | None = None
+    protocol: str = "TCP"
+    app_protocol: str = ""
+
+
+class ServiceSpec(Struct, frozen=True, rename="camel"):
+    """ServiceSpec."""
+
+    type: str = "ClusterIP"
+    cluster_ip: str = field(name="clusterIP", default="")
+    external_name: str = ""
+    ip_families: tuple[str, ...] = ()
+    ports: tuple[ServicePort, ...] = ()
+    selector: dict[str, str] = {}
+
+
+class Service(Struct, frozen=True, rename="camel"):
+    """v1 Service."""
+
+    metadata: Metadata = Metadata()
+    spec: ServiceSpec = ServiceSpec()
+
+
+class Conditions(Struct, frozen=True, rename="camel"):
+    """EndpointConditions; None is "unknown", which the API says to take for ready."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class TargetReference(Struct, frozen=True, rename="camel"):
+    """ObjectReference of an endpoint, mostly its Pod."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class SliceEndpoint(Struct, frozen=True, rename="camel"):
+    """Endpoint: its addresses are interchangeable, and consumers use the first."""
+
+    addresses: tuple[str, ...] = ()
+    conditions: Conditions = Conditions()
+    target_ref: TargetReference | None = None
+    zone: str = ""
+
+
+class SlicePort(Struct, frozen=True, rename="camel"):
+    """EndpointPort; ``name`` is the Service port's name, ``port`` None is every port."""
+
+    name: str = ""
+    port: int | None = None
+    protocol: str = "TCP"
+    app_protocol: str = ""
+
+
+class EndpointSlice(Struct, frozen=True, rename="camel"):
+    """discovery.k8s.io/v1 EndpointSlice."""
+
+    metadata: Metadata = Metadata()
+    address_type: str = ""
+    endpoints: tuple[SliceEndpoint, ...] = ()
+    ports: tuple[SlicePort, ...] = ()
+
+
+class Secret(Struct, frozen=True, rename="camel"):
+    """v1 Secret; ``data`` is base64, ``string_data`` plain and stronger. What it holds never shows in its repr."""
+
+    metadata: Metadata = Metadata()
+    type: str = "Opaque"
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.namespace}/{self.metadata.name}, type={self.type!r})"
+
+
+Object: TypeAlias = Ingress | IngressClass | Service | EndpointSlice | Secret
+Key: TypeAlias = tuple[str, str]  # namespace, name
+
+# Kind -> the API version that is read, and the type.
+KINDS: Final[dict[str, tuple[str, type[Object]]]] = {
+    "Ingress": ("networking.k8s.io/v1", Ingress),
+    "IngressClass": ("networking.k8s.io/v1", IngressClass),
+    "Service": ("v1", Service),
+    "EndpointSlice": ("discovery.k8s.io/v1", EndpointSlice),
+    "Secret": ("v1", Secret),
+}
+
+
+class Place:
+    """Where an object comes from: a file and the lines in it, or nowhere (the API server)."""
+
+    __slots__ = ("_lines", "file")
+
+    def __init__(self, file: str = "", lines: Lines | None = None) -> None:
+        self.file = file
+        self._lines = lines
+
+    def line(self, path: str = "") -> int:
+        """The line of a field, or of the closest one above it; 0 where there are no lines."""
+        return 0 if self._lines is None else self._lines.at(path)
+
+    def __repr__(self) -> str:
+        return f"{self.file}:{self.line()}"
+
+
+class Objects:
+    """Every object known, by kind and key, with where it comes from."""
+
+    __slots__ = ("_places", "_slices_of", "classes", "ingresses", "secrets", "services", "slices")
+
+    def __init__(self) -> None:
+        self.ingresses: dict[Key, Ingress] = {}
+        self.classes: dict[Key, IngressClass] = {}
+        self.services: dict[Key, Service] = {}
+        self.slices: dict[Key, EndpointSlice] = {}
+        self.secrets: dict[Key, Secret] = {}
+        self._slices_of: defaultdict[Key, dict[Key, EndpointSlice]] = defaultdict(dict)  # by their Service
+        self._places: dict[tuple[str, Key], Place] = {}
+
+    def __repr__(self) -> str:
+        counts = (f"{len(stored)} {name}" for name, stored in self._stores().items())
+        return f"Objects({', '.join(counts)})"
+
+    def _stores(self) -> dict[str, dict[Key, Any]]:
+        return {
+            "Ingress": self.ingresses,
+            "IngressClass": self.classes,
+            "Service": self.services,
+            "EndpointSlice": self.slices,
+            "Secret": self.secrets,
+        }
+
+    def add(self, item: Object, place: Place | None = None) -> Place | None:
+        """Take an object in, in place of one of the same kind and name; returns where that one came from."""
+        kind, key = type(item).__name__, key_of(item)
+        before = self._places.get((kind, key))
+        self.remove(kind, key)
+        self._stores()[kind][key] = item
+        self._places[kind, key] = place or Place()
+        if isinstance(item, EndpointSlice):
+            self._slices_of[key[0], item.metadata.labels.get(SERVICE_NAME_LABEL, "")][key] = item
+        return before
+
+    def remove(self, kind: str, key: Key) -> None:
+        """Forget an object, if it is there."""
+        gone = self._stores()[kind].pop(key, None)
+        if gone is None:
+            return
+        del self._places[kind, key]
+        if isinstance(gone, EndpointSlice):
+            service = key[0], gone.metadata.labels.get(SERVICE_NAME_LABEL, "")
+            del self._slices_of[service][key]
+            if not self._slices_of[service]:
+                del self._slices_of[service]
+
+    def slices_of(self, service: Key) -> list[EndpointSlice]:
+        """A Service's slices, by name."""
+        found = self._slices_of.get(service, {})
+        return [found[key] for key in sorted(found)]
+
+    def place(self, kind: str, key: Key) -> Place:
+        """Where an object comes from."""
+        return self._places.get((kind, key)) or Place()
+
+
+def key_of(item: Object) -> Key:
+    """Namespace and name; the namespace of an IngressClass is ""."""
+    return ("" if isinstance(item, IngressClass) else item.metadata.namespace), item.metadata.name

@@ -1,0 +1,171 @@
+"""`spanway demo`: the services, the proxy before them, traffic, and each trace drawn as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from proxy.admin.columns import DIM, ERROR
+from proxy.admin.departed import add_exports
+from proxy.admin.live import POLL_S, Live
+from proxy.admin.source import Companion, Running
+from proxy.demo.collector import environment, printable
+from proxy.demo.fleet import Fleet, ServiceFailed
+from proxy.demo.summary import Tally, closing, opening
+from proxy.demo.traffic import Traffic
+from proxy.errors import SettingsError
+from proxy.route.spec import TableSpec
+from proxy.settings import Address, Settings
+from proxy.trace.receive import PATH
+
+MANIFESTS: Final = Path(__file__).parent / "manifests"
+RATE: Final = 4.0  # requests a second
+EVERY_S: Final = 2.0  # a waterfall: time to read it
+BURST: Final = 2
+SILENCE_S: Final = 20.0  # without any trace, after which something is wrong
+
+
+class Run(Protocol):
+    """`app.run`, which is above this room and so is handed in."""
+
+    def __call__(
+        self, settings: Settings, *, table: TableSpec | None = None, companions: Sequence[Companion] = ()
+    ) -> int:
+        """Serve until told to stop; the exit code."""
+        ...
+
+
+class DemoFailed(Exception):
+    """The demo does not show what it should; the message says what and where to look."""
+
+
+def demo(settings: Settings, seconds: float | None, run: Run, console: Console | None = None) -> int:
+    """Run the demo for ``seconds`` (None: until Ctrl-C) and return the exit code: 0, or 1 if something failed.
+
+    ``settings`` are the user's; what is served is the demo's own. A listener whose port is taken gets another.
+    """
+    console = console or Console(highlight=False)
+    fleet = Fleet()
+    try:
+        chosen = settings.replace(
+            ingress=(MANIFESTS,),
+            ingress_class="",
+            upstream=fleet.overrides(),
+            http=tuple(_free(address, console) for address in settings.http[:1] or (Address("127.0.0.1", 0),)),
+            https=(),
+            admin=_free(settings.admin or Address("127.0.0.1", 0), console),
+        )
+        return run(chosen, companions=(Story(fleet, seconds, console),))
+    finally:
+        fleet.close()
+
+
+def _free(address: Address, console: Console) -> Address:
+    """The address, or another port of it where that one is taken: a demo should start wherever it is tried."""
+    try:
+        with socket.create_server((address.host, address.port), family=_family(address)):
+            return address
+    except OSError as error:
+        if address.port == 0:
+            raise SettingsError(f"cannot listen on {address.host}: {error.strerror}") from error
+    console.print(Text(f"port {address.port} is taken; another is used", DIM))
+    return Address(address.host, 0)
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def reachable(address: Address) -> Address:
+    """Where a listener is reached from this machine: a wildcard address also by loopback."""
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)  # noqa: S104 - compared
+
+
+class Story:
+    """The companion that tells the demo from start to end."""
+
+    def __init__(self, fleet: Fleet, seconds: float | None, console: Console) -> None:
+        self._fleet: Final = fleet
+        self._seconds: Final = seconds
+        self._console: Final = console
+        self._tally: Final = Tally()
+
+    def __repr__(self) -> str:
+        return f"Story({self._fleet!r}, {self._tally!r})"
+
+    async def __call__(self, running: Running) -> None:
+        """Tell it, and stop the proxy when it has ended."""
+        admin = running.admin
+        if admin is None:
+            raise SettingsError("the demo needs the admin listener, which receives the services' spans")
+        traffic = Traffic(reachable(running.http[0]), RATE)
+        more = f"http://{reachable(admin)}/traces"
+        live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
+        try:
+            await self._tell(running, reachable(admin), traffic, live)
+        except (ServiceFailed, DemoFailed) as failure:
+            self._console.print(Text(f"demo: {failure}", ERROR), soft_wrap=True)
+            running.stop(1)
+        except asyncio.CancelledError:  # Ctrl-C: what is known is said, nothing is waited for
+            live.finish()
+            self._say(closing(self._tally, traffic))
+            raise
+        else:
+            running.stop(0)
+        finally:
+            await self._fleet.stop()
+
+    async def _tell(self, running: Running, admin: Address, traffic: Traffic, live: Live) -> None:
+        await self._fleet.start(f"http://{admin}{PATH}", environment(running.settings.tracing))
+        self._say(opening(running, self._fleet, self._seconds))
+        tasks = [
+            asyncio.create_task(each) for each in (traffic.run(), live.run(), self._fleet.failed(), self._silence())
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        for task in done:
+            task.result()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # The last spans: the services send theirs as they end, the proxy its own within its delay.
+        await self._fleet.stop()
+        await asyncio.sleep(running.settings.tracing.delay + POLL_S)
+        await live.step(time.monotonic())
+        live.finish()
+        export = add_exports([sample.export for sample in await running.source.samples()])
+        self._say(closing(self._tally, traffic, export, printable(running.settings.tracing)))
+        self._judge(traffic, running)
+
+    async def _silence(self) -> None:
+        """Raise `DemoFailed` when no trace comes; return never."""
+        await asyncio.sleep(SILENCE_S)
+        if not self._tally.traces:
+            raise DemoFailed(f"no trace was seen for {SILENCE_S:.0f} s, though requests were sent")
+        await asyncio.Event().wait()
+
+    def _judge(self, traffic: Traffic, running: Running) -> None:
+        if not traffic.answered:
+            raise DemoFailed(f"the proxy answered none of the requests ({_counts(traffic.failures)})")
+        if not self._tally.joined:
+            raise DemoFailed(
+                f"of {self._tally.traces} traces none has spans of both the proxy and a service; "
+                f"is {running.settings.tracing.sampler} sampling set?"
+            )
+
+    def _say(self, lines: Iterable[Text]) -> None:
+        for line in lines:
+            self._console.print(line, soft_wrap=True)
+
+
+def _counts(failures: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in failures.items()) or "none was sent"

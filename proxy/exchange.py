@@ -1,0 +1,458 @@
+"""One request's story, from its head to its end: the only place that knows all rooms.
+
+accept > scan > admit > route > balance > connect > forward > relay > close. Each phase is entered once, can fail with
+one `Fault`, and leaves one stamp. Whatever happens, `_finish` runs once: one SERVER span, one metric sample, one
+access-log record.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from proxy.admission import admit, request_head, trace
+from proxy.attempt import Attempt
+from proxy.errors import Fault, Kind, Retry
+from proxy.http1.scan import RequestHead, ResponseHead
+from proxy.net.clock import NEVER
+from proxy.relay import answers
+from proxy.relay.upload import REPLAYED, Upload
+from proxy.trace.record import AttemptRecord, RequestRecord
+
+if TYPE_CHECKING:
+    from proxy.accept.downstream import Downstream
+    from proxy.balance.endpoint import Endpoint
+    from proxy.route.table import Route
+    from proxy.worker import Worker
+
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
+_DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
+
+
+class Exchange(RequestRecord):
+    """See the module. Made by the downstream connection, which calls `begin` or `refuse` once."""
+
+    __slots__ = (
+        "_answered",
+        "_finished",
+        "_flushing",
+        "_half_closed",
+        "_key",
+        "_prefix",
+        "attempt",
+        "authority",
+        "chunked_out",
+        "claim",
+        "detail",
+        "downstream",
+        "entry_ns",
+        "expects",
+        "extra",
+        "framing",
+        "head",
+        "keep",
+        "read_timeout",
+        "remote",
+        "request_done",
+        "request_id",
+        "send_timeout",
+        "target",
+        "tunnel_timeout",
+        "upgrade",
+        "upload",
+        "wants_trailers",
+        "worker",
+    )
+    route: Route | None
+
+    def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
+        self.downstream = downstream
+        self.worker = worker
+        self.start_ns = start_ns
+        self.entry_ns = entry_ns
+        self.peer_address = downstream.peer_address
+        self.peer_port = downstream.peer_port
+        self.client_address = downstream.client_address
+        self.client_port = downstream.client_port
+        self.scheme = downstream.scheme
+        self.host = self.path = self.query = self.user_agent = self.tracestate = b""
+        self.trace_id = self.parent_id = self.request_id = self.upgrade = b""
+        self.method = b""
+        self.server_port = 0
+        self.version = 1
+        self.link = self.route = self.claim = self.attempt = self.upload = None
+        self.generation = worker.table.generation
+        self.recorded = self.remote = self.expects = self.wants_trailers = self.keep = False
+        self.chunked_out = self._answered = self._finished = self._flushing = self._half_closed = False
+        self.request_done = True
+        self.status = self.flags = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = 0
+        self.request_body_size = self.response_body_size = self.framing = 0
+        self.error_type = self.outcome = self.detail = ""
+        self.attempts: list[AttemptRecord] = []
+
+    def __repr__(self) -> str:
+        state = "finished" if self._finished else "answering" if self._answered else "waiting"
+        return f"Exchange({self.method!r} {self.path!r}, {state}, {self.attempt!r})"
+
+    # accept > admit > route > balance > connect
+
+    def begin(self, head: RequestHead) -> None:
+        """Take the head through admission and routing, and start the first attempt."""
+        self.head = head
+        worker = self.worker
+        try:
+            admit(self, head)
+            self.admit_ns = time.time_ns()
+            table = worker.table
+            self.route = route = table.match(self.host, self.path)
+            self.route_ns = time.time_ns()
+            trace(self, None if route is None else route.sample_ratio)
+            if head.target == b"*":
+                self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
+                return
+            if head.method == b"TRACE":
+                raise Fault(Kind.METHOD_NOT_ALLOWED, "TRACE")
+            if route is None:
+                raise Fault(Kind.NO_ROUTE, f"{self.host!r} {self.path!r}")
+            self.read_timeout = route.read_timeout
+            self.send_timeout = route.send_timeout
+            if not self.request_done:
+                self._begin_body(route)
+            self._prefix = request_head(self)
+            self._key = worker.key_of(route, self)
+        except Fault as fault:
+            self.fail(fault)
+            return
+        self._try(self.entry_ns)
+
+    def refuse(self, fault: Fault, method: bytes, target: bytes) -> None:
+        """End a request whose head could not be read; what could be told of it goes to the span."""
+        self.head = RequestHead(method, target, 1, [], {})
+        self.method = method
+        self.path, _, self.query = target.partition(b"?")
+        self.fail(fault)
+
+    def _try(self, entry_ns: int) -> None:
+        """Start an attempt; ``entry_ns`` is when the callback that asks for it began."""
+        route = self.route
+        assert route is not None  # noqa: S101 - begin has set it
+        attempts = self.attempts
+        backend = route.backend
+        endpoint: Endpoint | None = backend.pick(self._key, [each.endpoint for each in attempts] if attempts else ())
+        if endpoint is None:
+            self.fail(Fault(Kind.NO_ENDPOINT, route.spec.backend))
+            return
+        now = entry_ns if not attempts else time.time_ns()
+        self.attempt = attempt = Attempt(self, endpoint, len(attempts), now if attempts else self.route_ns)
+        attempts.append(attempt)
+        pool = endpoint.pool
+        if pool is None:
+            pool = self.worker.open_pool(endpoint)
+        # After a death on a reused connection the others of its age are suspect: dial.
+        previous = attempts[-2] if len(attempts) > 1 else None
+        upstream = None if previous is not None and previous.reused else pool.take()
+        if upstream is not None:
+            attempt.reused = upstream.served > 0
+            attempt.send(upstream, now)
+            return
+        self.self_ns += time.time_ns() - now
+        pool.connect(attempt, route.connect_timeout, self.host.decode("ascii"))
+
+    def request_bytes(self, attempt: Attempt) -> bytes:
+        """The head, with this attempt's span as the parent, and what there is of the body."""
+        worker = self.worker
+        if self.recorded:
+            context = worker.propagation.inject(self.trace_id, attempt.span_id, self.flags, self.tracestate)
+        else:
+            context = worker.unrecorded_context(self)
+        if self.upload is not None:
+            return b"%b%b\r\n%b" % (self._prefix, context, self.upload.so_far())
+        return b"%b%b\r\n" % (self._prefix, context)
+
+    # The request's body
+
+    def _begin_body(self, route: Route) -> None:
+        self.upload = Upload(self.framing, route.body_limit, self.worker.limits.chunk_extensions, self.wants_trailers)
+        data = self.downstream.take()
+        if data:
+            self._take_body(data)
+        self._set_body_deadline()
+
+    def _take_body(self, data: bytes) -> bytes:
+        upload = self.upload
+        assert upload is not None  # noqa: S101 - asked only while the body is not done
+        wire = upload.take(data)
+        self.request_body_size = upload.size
+        if upload.done:
+            self.request_done = True
+            if upload.rest:
+                self.downstream.hold(upload.rest)
+        return wire
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the downstream while this is its current exchange."""
+        attempt = self.attempt
+        if self.request_done:
+            if self.outcome == "upgraded" and attempt is not None:
+                self.request_body_size += len(data)
+                attempt.write(data)
+            else:
+                self.downstream.hold(data)
+            return
+        entry = time.time_ns()
+        try:
+            wire = self._take_body(data)
+        except Fault as fault:
+            self.fail(fault)
+            return
+        self._set_body_deadline()
+        if attempt is not None and attempt.upstream is not None:
+            if wire:
+                attempt.write(wire)
+        elif self.request_body_size > REPLAYED:
+            self.pause_downstream()
+        self.self_ns += time.time_ns() - entry
+
+    def _set_body_deadline(self) -> None:
+        downstream = self.downstream
+        downstream.deadline = NEVER if self.request_done else self.worker.clock.now + self.worker.timeouts.body
+
+    def pause_downstream(self) -> None:
+        """The upstream does not keep up: stop reading the body."""
+        self.downstream.pause()
+        self.downstream.deadline = NEVER
+
+    def resume_downstream(self) -> None:
+        """The upstream takes more."""
+        self.downstream.resume()
+        if not self.request_done:
+            self._set_body_deadline()
+
+    # forward > relay
+
+    def interim(self, head: ResponseHead) -> None:
+        """Forward a 1xx response, to HTTP/1.1 only (RFC 9110 section 15.2)."""
+        if self.version:
+            lines = b"".join([line + b"\r\n" for line in head.lines])
+            self.downstream.transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, lines))
+
+    def response_head(self, head: ResponseHead, framing: int) -> bytes:
+        """The response's head for the downstream; settles whether the connection is kept."""
+        self.status = status = head.status
+        self._answered = True
+        self.keep = keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
+        out = head.lines
+        noted = head.noted
+        length = noted.get(b"content-length")
+        if framing >= 0:
+            if length is not None and status != 204:
+                out.append(b"Content-Length: %d" % int(length))
+            elif framing == 0 and self.method == b"HEAD" and b"transfer-encoding" in noted and self.version:
+                out.append(b"Transfer-Encoding: chunked")
+        elif self.version:
+            self.chunked_out = True
+            out.append(b"Transfer-Encoding: chunked")
+        else:
+            self.keep = keep = False
+        if not keep:
+            out.append(b"Connection: close")
+        elif not self.version:
+            out.append(b"Connection: keep-alive")
+        extra = self.worker.response_extra
+        if extra:
+            out.extend(extra(self))
+        if not out:
+            return b"HTTP/1.1 %b\r\n\r\n" % head.reason
+        return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(out))
+
+    def relay(self, data: bytes, size: int) -> None:
+        """Write response bytes, ``size`` of them body payload."""
+        self.response_body_size += size
+        self.downstream.transport.write(data)
+
+    def client_paused(self) -> None:
+        """The client reads slower than the upstream sends: stop reading the upstream."""
+        attempt = self.attempt
+        if attempt is not None and attempt.upstream is not None and not self._flushing:
+            attempt.upstream.transport.pause_reading()
+            attempt.upstream.deadline = NEVER
+        self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
+
+    def client_resumed(self) -> None:
+        """The client has read what was waiting."""
+        self.downstream.deadline = NEVER
+        if self._flushing:
+            self._finish(time.time_ns())
+            return
+        attempt = self.attempt
+        if attempt is not None and attempt.upstream is not None and not self._finished:
+            attempt.upstream.deadline = self.worker.clock.now + self.read_timeout
+            attempt.upstream.transport.resume_reading()
+
+    def complete(self, now_ns: int) -> None:
+        """The whole response has been read and written."""
+        if self.downstream.stalled:
+            self._flushing = True  # the end is when the client has taken the last byte, or leaves
+        else:
+            self._finish(now_ns)
+
+    # The tunnel after 101
+
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        """The upstream switches protocols: from here on bytes pass both ways as they are (RFC 9110 section 7.8)."""
+        route, worker = self.route, self.worker
+        assert route is not None  # noqa: S101 - an attempt has a route
+        self.status = 101
+        self.outcome = "upgraded"
+        self._answered = True
+        self.keep = False
+        self.tunnel_timeout = self.read_timeout = max(worker.timeouts.tunnel, route.read_timeout)
+        lines = [*head.lines, b"Connection: Upgrade", b"Upgrade: " + head.noted[b"upgrade"]]
+        self.relay(b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (head.reason, b"\r\n".join(lines), data), len(data))
+        self.downstream.deadline = NEVER
+        early = self.downstream.take()
+        if early and self.attempt is not None:
+            self.request_body_size += len(early)
+            self.attempt.write(early)
+
+    def tunnelled(self, data: bytes) -> None:
+        """Bytes of the tunnel from the upstream."""
+        self.relay(data, len(data))
+
+    def tunnel_upstream_ended(self) -> bool:
+        """The upstream ended its way; returns whether the other way goes on."""
+        if self._half_closed or not self.downstream.end_writing():
+            self.tunnel_closed()
+            return False
+        self._half_closed = True
+        return True
+
+    def tunnel_closed(self) -> None:
+        """Both ways are over, or one was cut."""
+        if self.attempt is not None:
+            self.attempt.finish_tunnel()
+        self._finish(time.time_ns())
+
+    # What ends early
+
+    def client_ended(self) -> bool:
+        """The client ended its way (half-close); returns whether its connection stays open for the answer."""
+        attempt = self.attempt
+        if self.outcome == "upgraded":
+            if attempt is None or self._half_closed or not attempt.end_writing():
+                self.tunnel_closed()
+                return False
+            self._half_closed = True
+            return True
+        if not self.request_done:
+            self.client_gone()
+            return False
+        self.keep = False
+        if not self._answered and self.version:
+            # A close and a half-close look the same. An interim response is legal at any time (RFC 9110 section
+            # 15.2), and only a client that has really left answers it with a reset.
+            self.downstream.transport.write(answers.CONTINUE)
+        return True
+
+    def client_gone(self) -> None:
+        """The client's connection is gone: cancel the upstream request. Not an error (OpenTelemetry, HTTP spans)."""
+        if self.outcome == "upgraded":
+            self.tunnel_closed()
+        elif self._flushing and not self.downstream.unsent():
+            self._finish(time.time_ns())
+        elif not self._finished:
+            self._start_trace()
+            self.outcome = Kind.CLIENT_GONE.label
+            if self.attempt is not None:
+                self.attempt.cancel()
+            self._finish(time.time_ns())
+
+    def overdue(self) -> None:
+        """The downstream's deadline has passed."""
+        if self._flushing or self._answered:
+            self.fail(Fault(Kind.CLIENT_STALLED))
+        else:
+            self.fail(Fault(Kind.REQUEST_TIMEOUT, "the request body stopped arriving"))
+
+    def attempt_failed(self, attempt: Attempt, fault: Fault) -> None:
+        """An attempt failed: try again where that is safe, else answer."""
+        if self._finished:
+            return
+        retry = fault.kind.retry
+        route = self.route
+        if (
+            retry is not Retry.NEVER
+            and not self._answered
+            and not attempt.first_byte_ns
+            and route is not None
+            and len(self.attempts) < min(route.tries, self.worker.settings.retry_tries)
+            and (retry is Retry.UNSENT or self.method in _IDEMPOTENT)
+            and (self.upload is None or self.upload.replayable)
+            # A timeout has cost its whole time already: only another endpoint may do better.
+            and (fault.kind is not Kind.UPSTREAM_TIMEOUT or route.backend.others(attempt.endpoint))
+        ):
+            self._try(time.time_ns())
+            return
+        self.fail(fault)
+
+    def fail(self, fault: Fault) -> None:
+        """End with a fault: its answer while one can still be sent, else a cut connection."""
+        if self._finished:
+            return
+        self._start_trace()
+        if self.attempt is not None:
+            self.attempt.cancel()
+        kind = fault.kind
+        if kind is Kind.CLIENT_GONE:
+            self.outcome = kind.label
+        else:
+            self.error_type = kind.label
+        self.detail = fault.detail
+        if self._answered or not kind.status:
+            self.downstream.abort()
+            self._finish(time.time_ns())
+            return
+        if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE and kind is not Kind.FORBIDDEN:
+            self.keep = False
+        body, content_type = answers.fault_body(kind, self.trace_id.hex(), self.head.noted.get(b"accept", b""))
+        extra = b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n" if kind.status == 405 else b""
+        self._answer(kind.status, body, content_type, extra)
+
+    def _answer(self, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
+        """Answer in the upstream's stead."""
+        self.status = status
+        self._answered = True
+        self.keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
+        if self.worker.response_extra:
+            extra += b"".join([line + b"\r\n" for line in self.worker.response_extra(self)])
+        head_only = self.method == b"HEAD"
+        data = answers.answer(
+            status, body, content_type, extra, keep=self.keep, minor=self.version, head_only=head_only
+        )
+        self.relay(data, 0 if head_only else len(body))
+        self.complete(time.time_ns())
+
+    def _drainable(self) -> bool:
+        """Whether the unread rest of the request body is small and sure to come (row 38: no desync, no waste)."""
+        return self.upload is not None and 0 < self.upload.left <= _DRAINED and not self.expects
+
+    def _start_trace(self) -> None:
+        if not self.trace_id:
+            trace(self, None)
+
+    # close
+
+    def _finish(self, end_ns: int) -> None:
+        """The one end: span, metrics, log, and the connection's next request."""
+        if self._finished:
+            return
+        self._finished = True
+        self._flushing = False
+        self.end_ns = end_ns
+        if self.attempt is None:
+            self.self_ns = end_ns - self.entry_ns
+        self.worker.record(self)
+        # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
+        self.attempt = None
+        self.attempts = ()
+        self.downstream.finished(self.keep, 0 if self.request_done or self.upload is None else self.upload.left)

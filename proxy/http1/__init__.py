@@ -1,0 +1,1 @@
+"""HTTP/1.1 as pure functions over bytes: no sockets, no clock, no logging."""

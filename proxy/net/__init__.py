@@ -1,0 +1,1 @@
+"""What every socket needs: TLS as a transport, and the grammar of addresses."""

@@ -1,0 +1,165 @@
+"""The TLS of one connection as bytes in and bytes out, without a socket: OpenSSL between two memory BIOs.
+
+RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import Final
+
+# A record holds at most 16 KiB of plaintext (RFC 8446 section 5.1), so one read of this size empties it. Not more
+# than that goes through a BIO at a time either: a BIO never gives memory back, so what it once held is what an idle
+# connection keeps.
+_RECORD: Final = 16 * 1024
+
+
+class ServerObject(ssl.SSLObject):
+    """The server's side of a connection, which remembers the name that the client asked for (RFC 6066 section 3).
+
+    A context whose ``sslobject_class`` this is must set ``requested_name`` in its ``sni_callback``.
+    """
+
+    requested_name: str = ""
+
+
+class Records:
+    """One side of one TLS connection.
+
+    ``done`` says that the handshake is, ``failure`` why it was not. ``close_notify`` says that the peer has ended its
+    stream, ``error`` what broke it afterwards. Whatever must go to the peer is returned, or waits for `drain`.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_incoming",
+        "_outgoing",
+        "_read",
+        "_write",
+        "close_notify",
+        "done",
+        "error",
+        "failure",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """Prepare a handshake. Raises ValueError for a name that cannot be asked for."""
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname, session=session
+        )
+        self._read = self.tls.read
+        self._write = self.tls.write
+        self._backlog = b""  # plaintext that waits for the end of a renegotiation
+        self.done = False
+        self.failure = ""
+        self.close_notify = False
+        self.error: ssl.SSLError | None = None
+
+    def __repr__(self) -> str:
+        state = self.failure or str(self.error or "") or ("done" if self.done else "handshake")
+        return f"<Records {state} {self.tls.version()} close_notify={self.close_notify}>"
+
+    def shake(self, ciphertext: bytes) -> bytes:
+        """Go on with the handshake; returns what to send, also when it failed (the alert)."""
+        self._incoming.write(ciphertext)
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass  # the peer's turn
+        except ssl.SSLError as exc:
+            self.failure = _reason(exc)
+        else:
+            self.done = True
+        return self._outgoing.read()
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether ciphertext came together with the end of the handshake."""
+        return self._incoming.pending > 0
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """All plaintext that has become complete; sets ``close_notify`` or ``error`` where the stream ends."""
+        if self.close_notify or self.error is not None:
+            return b""
+        incoming, read = self._incoming, self._read
+        pieces: list[bytes] = []
+        try:
+            for start in range(0, len(ciphertext) or 1, _RECORD):
+                incoming.write(ciphertext if len(ciphertext) <= _RECORD else ciphertext[start : start + _RECORD])
+                while incoming.pending:
+                    try:
+                        piece = read(_RECORD)
+                    except ssl.SSLWantReadError:
+                        break  # an incomplete record, or one that was not for the application
+                    if not piece:
+                        raise ssl.SSLZeroReturnError
+                    pieces.append(piece)
+        except ssl.SSLZeroReturnError:
+            self.close_notify = True
+        except ssl.SSLError as exc:
+            self.error = exc
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
+        """The records for some plaintext, with whatever else waited to be sent.
+
+        Empty while a renegotiation of the peer's is under way: the plaintext then waits, and leaves with `drain`.
+        """
+        if self._backlog:
+            self._backlog += plaintext
+            return b""
+        write, outgoing = self._write, self._outgoing
+        size = len(plaintext)
+        start = 0
+        pieces: list[bytes] = []
+        try:
+            if size <= _RECORD:
+                write(plaintext)
+                return outgoing.read()
+            view = memoryview(plaintext)
+            for start in range(0, size, _RECORD):
+                write(view[start : start + _RECORD])  # all of it, or none
+                pieces.append(outgoing.read())
+        except ssl.SSLWantReadError:
+            self._backlog = bytes(plaintext[start:])
+        except ssl.SSLError as exc:
+            self.error = exc
+        pieces.append(outgoing.read())
+        return b"".join(pieces)
+
+    def drain(self) -> bytes:
+        """What waits to be sent: answers to the peer's handshake messages, alerts, plaintext that had to wait."""
+        if self._backlog:
+            backlog, self._backlog = self._backlog, b""
+            return self.encrypt(backlog)
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of plaintext that wait for a renegotiation."""
+        return len(self._backlog)
+
+    def close(self) -> bytes:
+        """Our close_notify, after what waited."""
+        with contextlib.suppress(ssl.SSLError):
+            # It raises as the peer's close_notify has not come, or data stands before it; ours is written all the same.
+            self.tls.unwrap()
+        return self._outgoing.read()
+
+
+def _reason(exc: ssl.SSLError) -> str:
+    """OpenSSL's reason in plain words, without its source file and line."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the certificate was not accepted: {exc.verify_message}"
+    return (exc.reason or str(exc)).replace("_", " ").lower()

@@ -1,0 +1,1 @@
+"""Relaying: what goes back to the downstream."""

@@ -1,0 +1,89 @@
+"""The table as data: what the control plane builds and every worker receives.
+
+Plain frozen structs without behaviour, so that a snapshot crosses a process border as msgpack. `route.table` turns
+one into lookups; `control.build` makes one from Kubernetes objects.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Policy = Literal["round_robin", "least_conn", "ewma", "hash"]
+Scheme = Literal["http", "https"]
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One address that serves a backend: an IP address (or, from `--upstream` and ExternalName, a name) and a port."""
+
+    host: str
+    port: int
+    zone: str = ""
+
+
+class BackendSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A service port and the endpoints behind it.
+
+    ``key`` is ``namespace/service:port`` and unique in a table. ``server_name`` is what TLS asks the upstream for
+    (SNI and, with ``verify``, the certificate's name); empty means the request's host.
+    """
+
+    key: str
+    namespace: str
+    service: str
+    port: str
+    endpoints: tuple[EndpointSpec, ...]
+    policy: Policy = "round_robin"
+    hash_by: str = ""  # nginx variable syntax, e.g. "$remote_addr", "$request_uri", "$http_x_user", "$arg_id"
+    scheme: Scheme = "http"
+    server_name: str = ""
+    verify: bool = False  # ingress-nginx: proxy-ssl-verify is off by default
+
+
+class RouteSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One path of one Ingress rule.
+
+    ``host`` is lower-case, "" for any host, or ``*.example.org``. ``path`` is the Ingress path as written, which is
+    the span's ``http.route``. Times are seconds; ``body_limit`` is bytes, 0 for none; ``sample_ratio`` None means
+    the proxy's own sampler.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    host: str
+    path: str
+    path_type: Literal["Exact", "Prefix"]
+    backend: str
+    body_limit: int = 1024 * 1024  # ingress-nginx: proxy-body-size 1m
+    connect_timeout: float = 5.0  # ingress-nginx: proxy-connect-timeout
+    read_timeout: float = 60.0  # nginx: proxy_read_timeout, between two reads
+    send_timeout: float = 60.0  # nginx: proxy_send_timeout, between two writes
+    tries: int = 3  # ingress-nginx: proxy-next-upstream-tries
+    sample_ratio: float | None = None
+
+
+class CertificateSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A certificate chain and its key (PEM), and the names (lower-case, exact or ``*.``) it is served for."""
+
+    secret: str  # namespace/name
+    hosts: tuple[str, ...]
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"CertificateSpec({self.secret}, {self.hosts})"  # never the key
+
+
+class TableSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One generation of the whole configuration."""
+
+    generation: int
+    routes: tuple[RouteSpec, ...] = ()
+    backends: tuple[BackendSpec, ...] = ()
+    certificates: tuple[CertificateSpec, ...] = ()
+    default_route: RouteSpec | None = None  # the Ingress defaultBackend, when there is one; its path is ""
+    default_certificate: CertificateSpec | None = None
+    host_defaults: tuple[RouteSpec, ...] = ()  # defaultBackends that serve the hosts their own Ingress names first

@@ -1,0 +1,157 @@
+"""The immutable table that a worker routes by: one generation, built once, swapped as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.errors import SettingsError
+from proxy.route.match import PathTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from proxy.route.spec import RouteSpec, TableSpec
+    from proxy.route.stats import RouteStats
+
+
+class Route:
+    """One path of one Ingress rule at run time; what spans, logs and metrics say of it (`trace.record.RouteIdentity`).
+
+    ``index`` is unique within its table. ``path`` is the Ingress path as written, "" for a default backend.
+    ``backend`` is whatever object the table was given for the spec's backend key. The rest are copies of the spec's
+    fields, one attribute away from the hot path.
+    """
+
+    __slots__ = (
+        "backend",
+        "body_limit",  # bytes, 0 for none
+        "connect_timeout",  # seconds
+        "generation",
+        "host",
+        "index",
+        "name",
+        "namespace",
+        "path",
+        "read_timeout",  # seconds, between two reads
+        "resource_version",
+        "sample_ratio",  # 0 to 1, None for the proxy's own sampler
+        "send_timeout",  # seconds, between two writes
+        "spec",
+        "stats",
+        "tries",  # most attempts for one request
+        "uid",
+    )
+
+    def __init__(self, spec: RouteSpec, index: int, generation: int, backend: object, stats: RouteStats) -> None:
+        self.spec: Final = spec
+        self.index: Final = index
+        self.generation: Final = generation
+        self.backend: Final = backend
+        self.stats: Final = stats
+        self.namespace: Final = spec.namespace
+        self.name: Final = spec.name
+        self.uid: Final = spec.uid
+        self.resource_version: Final = spec.resource_version
+        self.host: Final = spec.host
+        self.path: Final = spec.path
+        self.body_limit: Final = spec.body_limit
+        self.connect_timeout: Final = spec.connect_timeout
+        self.read_timeout: Final = spec.read_timeout
+        self.send_timeout: Final = spec.send_timeout
+        self.tries: Final = spec.tries
+        self.sample_ratio: Final = spec.sample_ratio
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        rule = f"{spec.path_type} {spec.host or '*'}{spec.path}" if spec.path else f"default {spec.host or '*'}"
+        return f"Route({self.generation}.{self.index} {spec.namespace}/{spec.name}: {rule} -> {spec.backend})"
+
+
+class Table:
+    """All rules of one generation.
+
+    A request takes the first rule that both its host and its path match, looking at rules for exactly its host, then
+    at those for its one-label wildcard, then at those without a host; within each, the longest path, and of equal
+    ones the Exact (Ingress v1). What no rule matches goes to the default backend of the Ingress that names the host,
+    then to the table's. Of two rules that are the same the first in ``spec.routes`` holds.
+
+    Raises `SettingsError` if a route names a backend that ``backends`` does not have.
+    """
+
+    __slots__ = ("_any", "_defaults", "_hosts", "_wildcards", "default", "generation", "routes", "spec")
+
+    def __init__(
+        self,
+        spec: TableSpec,
+        backends: Mapping[str, object],
+        stats_of: Callable[[RouteSpec], RouteStats],
+    ) -> None:
+        self.spec: Final = spec
+        self.generation: Final = spec.generation
+        made: list[Route] = []
+
+        def route_of(rule: RouteSpec) -> Route:
+            backend = backends.get(rule.backend)
+            if backend is None:
+                raise SettingsError(
+                    f"generation {spec.generation}: the route {rule.namespace}/{rule.name} {rule.host}{rule.path} "
+                    f"names the backend {rule.backend!r}, which the table does not have; rebuild the table"
+                )
+            route = Route(rule, len(made), spec.generation, backend, stats_of(rule))
+            made.append(route)
+            return route
+
+        trees: dict[str, PathTree[Route]] = {}
+        for rule in spec.routes:
+            tree = trees.get(rule.host)
+            if tree is None:
+                tree = trees[rule.host] = PathTree()
+            if rule.path_type == "Exact":
+                tree.add_exact(route_of(rule))
+            else:
+                tree.add_prefix(route_of(rule))
+        for tree in trees.values():
+            tree.seal()
+        self._any: Final = trees.pop("", None)
+        self._hosts: Final = {host.encode(): tree for host, tree in trees.items() if not host.startswith("*.")}
+        # By what follows the label: b".example.org" for *.example.org.
+        self._wildcards: Final = {host[1:].encode(): tree for host, tree in trees.items() if host.startswith("*.")}
+        self._defaults: dict[bytes, Route] = {}
+        for rule in spec.host_defaults:
+            self._defaults.setdefault(rule.host.encode(), route_of(rule))
+        self.default: Final = route_of(spec.default_route) if spec.default_route is not None else None
+        self.routes: Final = tuple(made)
+
+    def __repr__(self) -> str:
+        hosts = len(self._hosts) + len(self._wildcards)
+        return f"Table(generation {self.generation}, {len(self.routes)} routes, {hosts} hosts)"
+
+    def match(self, host: bytes, path: bytes) -> Route | None:
+        """The route for a request, or None.
+
+        ``host`` is lower-case without port and trailing dot, ``path`` is in normal form (`admit.target`).
+        """
+        tree = self._hosts.get(host)
+        if tree is not None:
+            route = tree.find(path)
+            if route is not None:
+                return route
+        if self._wildcards:
+            dot = host.find(b".")
+            if dot > 0:
+                tree = self._wildcards.get(host[dot:])
+                if tree is not None:
+                    route = tree.find(path)
+                    if route is not None:
+                        return route
+        if self._any is not None:
+            route = self._any.find(path)
+            if route is not None:
+                return route
+        if self._defaults:
+            route = self._defaults.get(host)
+            if route is None and (dot := host.find(b".")) > 0:
+                route = self._defaults.get(b"*" + host[dot:])
+            if route is not None:
+                return route
+        return self.default

@@ -1,0 +1,232 @@
+"""A worker process from start to exit: its loop, its listeners, the supervisor's orders, the sweep, the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from proxy import __version__
+from proxy.accept.certificates import Certificates
+from proxy.accept.listener import Listener
+from proxy.admin.source import EndpointSample, WorkerSample
+from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Order, Sampled
+from proxy.connect.pool import Pool
+from proxy.net.clock import PERIOD
+from proxy.route.spec import TableSpec
+from proxy.trace import ids
+from proxy.trace import resource as origin
+from proxy.trace.access_log import AccessLog
+from proxy.trace.export import Exporter, make_transport
+from proxy.trace.ledger import ExportCounters
+from proxy.trace.redact import Redactor
+from proxy.trace.ring import Ring
+from proxy.worker import Worker
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
+    from proxy.workers import Slot
+
+_log = logging.getLogger(__name__)
+
+_NOTICE: Final = 0.1  # seconds between the drain and the end of accepting: clients on their way still get in
+_FLUSH: Final = 5.0  # seconds for the last spans
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+RESTART: Final = 3  # exit status of a worker that was told to go by itself: another takes its place
+
+
+def run(settings: Settings, slot: Slot, channel: socket.socket) -> int:
+    """A worker's main; returns its exit status."""
+    uvloop.install()
+    return asyncio.run(Serving(settings, slot).run(channel))
+
+
+class Serving:
+    """See the module."""
+
+    def __init__(self, settings: Settings, slot: Slot) -> None:
+        self._settings = settings
+        self._slot = slot
+        self._started = time.time()
+        self._stopping = asyncio.Event()
+        self._refuse = False
+        self._status = 0
+        self._ring = Ring(settings.tracing.ring)
+        self._certificates = Certificates() if slot.https else None
+        self._listeners: list[Listener] = []
+        self._worker: Worker
+
+    def __repr__(self) -> str:
+        return f"Serving({self._slot!r}, {self._listeners!r})"
+
+    async def run(self, sock: socket.socket) -> int:
+        """Serve until told to drain, then finish."""
+        loop = asyncio.get_running_loop()
+        ids.reseed()
+        _raise_file_limit()
+        exporter = self._exporter()
+        log = None
+        if self._settings.access_log != "off":
+            log = AccessLog(self._settings.access_log, Redactor(self._settings.tracing.redact))
+        self._worker = worker = Worker(self._settings, loop, exporter, log)
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: log.reopen() if log else None)
+        channel = await Channel.open(sock)
+        orders = loop.create_task(self._obey(channel))
+        sweep = loop.call_later(PERIOD, self._sweep, loop)
+        await self._stopping.wait()
+        await self._drain()
+        orders.cancel()
+        sweep.cancel()
+        worker.sweep(loop.time())
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close, _FLUSH)
+        channel.close()
+        return self._status
+
+    def _exporter(self) -> Exporter | None:
+        tracing = self._settings.tracing
+        transport = make_transport(tracing, __version__)
+        if transport is None and not tracing.ring:
+            return None
+        made = origin.build(tracing, version=__version__)
+        exporter = Exporter(
+            tracing,
+            transport,
+            resource=origin.encode(made),
+            scope=origin.encode_scope(__version__),
+            ring=self._ring,
+        )
+        exporter.start()
+        return exporter
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(PERIOD, self._sweep, loop)
+        self._worker.sweep(loop.time())
+
+    # The supervisor's orders
+
+    async def _obey(self, channel: Channel) -> None:
+        try:
+            while True:
+                await self._carry_out(await channel.order(), channel)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self._refuse = True
+            self._stopping.set()  # the supervisor is gone
+
+    async def _carry_out(self, order: Order, channel: Channel) -> None:
+        if isinstance(order, Apply):
+            error = ""
+            try:
+                await self._apply(order.table)
+            except Exception as caught:
+                _log.exception("generation %d cannot be served", order.table.generation)
+                error = str(caught)
+            channel.send(Applied(order.id, self._worker.table.generation, error))
+        elif isinstance(order, AskSample):
+            channel.send(Sampled(order.id, self._sample()))
+        elif isinstance(order, AskBatches):
+            exporter = self._worker.exporter
+            if exporter is not None:
+                exporter.seal()
+            cursor, batches = self._ring.since(order.cursor)
+            channel.send(Batches(order.id, cursor, batches))
+        elif isinstance(order, Drain):
+            self._refuse = True
+            self._stopping.set()
+
+    async def _apply(self, table: TableSpec) -> None:
+        if self._certificates is not None:
+            for problem in self._certificates.update(table):
+                _log.error("%s", problem)
+        self._worker.apply(table)
+        if not self._listeners and not self._stopping.is_set():
+            # No request is taken before there is a table to answer it by.
+            self._listeners = [Listener(self._worker, sock, None) for sock in self._slot.http]
+            self._listeners += [Listener(self._worker, sock, self._certificates) for sock in self._slot.https]
+            for listener in self._listeners:
+                await listener.start()
+
+    def _sample(self) -> WorkerSample:
+        worker = self._worker
+        return WorkerSample(
+            pid=os.getpid(),
+            started=self._started,
+            generation=worker.table.generation,
+            connections_open=len(worker.downstreams) + len(worker.openings),
+            connections_total=worker.connections,
+            requests_active=sum(1 for each in worker.downstreams if each.exchange is not None),
+            upstream_open=len(worker.connector.upstreams),
+            upstream_total=worker.connector.opened,
+            loop_lag=worker.clock.lag_us / 1e6,
+            memory=_resident(),
+            routes=tuple(worker.ledger.samples()),
+            endpoints=tuple(self._endpoints()),
+            export=worker.exporter.counters() if worker.exporter is not None else ExportCounters(),
+        )
+
+    def _endpoints(self) -> list[EndpointSample]:
+        now = self._worker.clock.now
+        samples: list[EndpointSample] = []
+        for backend in self._worker.registry.current():
+            for endpoint in backend.endpoints:
+                pool = endpoint.pool if isinstance(endpoint.pool, Pool) else None
+                samples.append(
+                    EndpointSample(
+                        backend=backend.spec.key,
+                        host=endpoint.host,
+                        port=endpoint.port,
+                        zone=endpoint.zone,
+                        in_flight=endpoint.in_flight,
+                        connections=pool.open if pool else 0,
+                        idle=len(pool.idle) if pool else 0,
+                        requests=endpoint.requests,
+                        errors=endpoint.errors,
+                        ejections=endpoint.ejections,
+                        ejected=endpoint.ejected_until > now,
+                        latency=endpoint.ewma / 1e9,
+                    )
+                )
+        return samples
+
+    # The end
+
+    def _leave(self) -> None:
+        """SIGTERM to this worker alone: its successor takes over its sockets."""
+        if not self._stopping.is_set():
+            self._status = RESTART
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        worker = self._worker
+        worker.draining = True
+        await asyncio.sleep(_NOTICE)
+        for listener in self._listeners:
+            listener.stop(refuse=self._refuse)
+        worker.drain()
+        limit = time.monotonic() + self._settings.timeouts.drain
+        while worker.downstreams and time.monotonic() < limit:
+            await asyncio.sleep(0.05)
+            worker.drain()
+        for downstream in list(worker.downstreams):
+            downstream.abort()
+        await asyncio.sleep(0)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - a pseudo file, read often
+        return int(file.read().split()[1]) * _PAGE
+
+
+def _raise_file_limit() -> None:
+    """Two connections per request in flight: as many descriptors as the system allows (nginx worker_rlimit_nofile)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,187 @@
+"""What is remembered of a request while it travels: a few slots, no span objects.
+
+`Exchange` and `Attempt` inherit these; `trace.encode` reads them once, at the end, and writes the OTLP bytes. Every
+``*_ns`` is `time.time_ns` (Unix nanoseconds, one clock for all spans of the host), 0 where it did not happen.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Link:
+    """A context that came from a stranger: linked to, never continued."""
+
+    __slots__ = ("flags", "span_id", "trace_id", "tracestate")
+
+    def __init__(self, trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes = b"") -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.flags = flags
+        self.tracestate = tracestate
+
+    def __repr__(self) -> str:
+        return f"Link({self.trace_id.hex()}-{self.span_id.hex()}-{self.flags:02x})"
+
+
+class RouteIdentity(Protocol):
+    """What spans say of the route; `route.table.Route` is one. ``index`` is unique within its table."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def resource_version(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+
+
+class UpstreamIdentity(Protocol):
+    """What spans say of an upstream connection; `connect.connection.Upstream` is one.
+
+    The 5-tuple is fixed for the connection's life, so its encoded attributes are cached on the connection itself:
+    the encoder fills ``span_attributes`` on first use.
+    """
+
+    local_address: str
+    local_port: int
+    peer_address: str
+    peer_port: int
+    span_attributes: bytes | None
+
+
+class AttemptRecord:
+    """One attempt at an upstream: one CLIENT span.
+
+    Stream offsets count bytes within the connection's two streams (ciphertext where it is TLS), half-open, the key
+    of the exact join with packets (docs/tracing.md).
+    """
+
+    __slots__ = (
+        "connect_ns",  # duration, ns: TCP connect; 0 on a reused connection
+        "connection",  # UpstreamIdentity | None: None until connected
+        "dns_ns",  # duration, ns: name resolution
+        "end_ns",  # last response byte read, or the failure
+        "error_type",  # str: fault label, or "" ; a 4xx/5xx status is derived by the encoder
+        "first_byte_ns",  # first response byte read
+        "host",  # str: server.address of the upstream (endpoint's host)
+        "port",  # int: server.port of the upstream
+        "queue_ns",  # duration, ns: waited for a connection slot
+        "request_end",  # int: offset after the last request byte
+        "request_start",  # int: offset of the first request byte
+        "resend",  # int: http.request.resend_count, 0 for the first attempt
+        "response_end",
+        "response_start",
+        "reused",  # bool: the connection had served before
+        "scheme",  # str: "http" | "https", for url.full
+        "sent_ns",  # last request byte handed to the kernel (write of the head when there is no body)
+        "span_id",  # bytes, 8
+        "start_ns",  # attempt began (before queue, dns, connect, tls)
+        "status",  # int: http.response.status_code, 0 if none arrived
+        "tls_ns",  # duration, ns: TLS handshake
+        "write_ns",  # first request byte handed to the kernel
+    )
+
+    span_id: bytes
+    start_ns: int
+    write_ns: int
+    sent_ns: int
+    first_byte_ns: int
+    end_ns: int
+    queue_ns: int
+    dns_ns: int
+    connect_ns: int
+    tls_ns: int
+    status: int
+    error_type: str
+    resend: int
+    reused: bool
+    scheme: str
+    host: str
+    port: int
+    connection: UpstreamIdentity | None
+    request_start: int
+    request_end: int
+    response_start: int
+    response_end: int
+
+
+class RequestRecord:
+    """One request as the downstream made it: one SERVER span."""
+
+    __slots__ = (
+        "admit_ns",  # stamp: admission (checks, normal form, trust) finished
+        "attempts",  # tuple or list of AttemptRecord, in order
+        "client_address",  # str: resolved client (X-Forwarded-For, PROXY protocol), else the peer
+        "client_port",  # int: 0 when unknown
+        "end_ns",  # stamp: last response byte handed to the kernel, or the failure
+        "error_type",  # str: "" on success; a 5xx status without a fault is derived by the encoder
+        "flags",  # int: W3C trace flags to send on
+        "generation",  # int: table generation that routed it
+        "host",  # bytes: server.address, lower-case, no port
+        "link",  # Link | None
+        "loop_lag_us",  # int: the event loop's latest measured lag
+        "method",  # bytes: as sent
+        "outcome",  # str: "" | "client_gone" | "upgraded" ...: what happened beyond the status
+        "parent_id",  # bytes: 8, or b"" for a root
+        "path",  # bytes: url.path in normal form, still percent-encoded
+        "peer_address",  # str: network.peer.address
+        "peer_port",  # int
+        "query",  # bytes: without "?", b"" when absent; redacted by the encoder
+        "recorded",  # bool: sampled, so spans are exported
+        "request_body_size",  # int: body bytes read from the downstream
+        "response_body_size",  # int: body bytes written to the downstream
+        "route",  # RouteIdentity | None
+        "route_ns",  # stamp: routing finished
+        "scheme",  # str: "http" | "https", the original scheme
+        "self_ns",  # duration, ns: spent inside the proxy itself
+        "server_port",  # int: port the client asked for (Host, X-Forwarded-Port, or the listener's)
+        "span_id",  # bytes, 8
+        "start_ns",  # stamp: first byte of the request read
+        "status",  # int: 0 when no response was sent
+        "trace_id",  # bytes, 16
+        "tracestate",  # bytes: as to be sent on, b"" when none
+        "user_agent",  # bytes
+        "version",  # int: minor HTTP version, 0 or 1
+    )
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    flags: int
+    tracestate: bytes
+    link: Link | None
+    recorded: bool
+    method: bytes
+    scheme: str
+    host: bytes
+    server_port: int
+    path: bytes
+    query: bytes
+    version: int
+    user_agent: bytes
+    client_address: str
+    client_port: int
+    peer_address: str
+    peer_port: int
+    route: RouteIdentity | None
+    generation: int
+    status: int
+    error_type: str
+    outcome: str
+    start_ns: int
+    admit_ns: int
+    route_ns: int
+    end_ns: int
+    self_ns: int
+    loop_lag_us: int
+    request_body_size: int
+    response_body_size: int
+    attempts: list[AttemptRecord] | tuple[AttemptRecord, ...]

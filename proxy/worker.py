@@ -1,0 +1,189 @@
+"""What the exchanges of one worker process share: the table, the clock, tracing, counters and every connection."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from proxy.balance.registry import Registry
+from proxy.connect.pool import Connector, Pool
+from proxy.net.addresses import Trust
+from proxy.net.clock import Clock
+from proxy.net.contexts import upstream_context
+from proxy.route.spec import TableSpec
+from proxy.route.stats import Ledger
+from proxy.route.table import Table
+from proxy.trace.context import Propagation
+from proxy.trace.encode import Encoder
+from proxy.trace.sampling import Sampler
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from proxy.accept.downstream import Downstream
+    from proxy.accept.listener import Opening
+    from proxy.balance.endpoint import Endpoint
+    from proxy.exchange import Exchange
+    from proxy.route.table import Route
+    from proxy.settings import Settings
+    from proxy.trace.access_log import AccessLog
+    from proxy.trace.export import Exporter
+
+_log = logging.getLogger(__name__)
+
+_NO_KEY: Final = b""
+
+
+class Worker:
+    """See the module. ``exporter`` and ``access_log`` None mean that nothing is traced, or logged."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        exporter: Exporter | None,
+        access_log: AccessLog | None,
+    ) -> None:
+        tracing = settings.tracing
+        self.settings = settings
+        self.limits = settings.limits
+        self.timeouts = settings.timeouts
+        self.clock = Clock(loop.time())
+        self.trust = Trust(settings.trust)
+        self.propagation = Propagation(tracing.propagators)
+        self.sampler = Sampler(tracing.sampler, tracing.sampler_argument)
+        self.untraced = frozenset(path.encode() for path in tracing.skip_paths)
+        self.encoder = Encoder(tracing)
+        self.exporter = exporter
+        self.access_log = access_log
+        self.ledger = Ledger()
+        self.registry = Registry(settings.eject_after, settings.eject_time)
+        self.connector = Connector(
+            loop,
+            self.clock,
+            upstream_context(settings.upstream_ca or None, bool(settings.upstream_ca)),
+            most=settings.upstream_connections,
+            most_idle=settings.upstream_idle_connections,
+            idle_timeout=settings.timeouts.upstream_idle,
+        )
+        self.pools: list[Pool] = []
+        self.table = Table(TableSpec(0), {}, self.ledger.of)
+        self.downstreams: set[Downstream] = set()
+        self.openings: set[Opening] = set()
+        self.connections = 0
+        self.refused = 0
+        self.handshake_failures = 0
+        self.draining = False
+        self.response_extra: Callable[[Exchange], list[bytes]] | None = None
+        if tracing.response_header or settings.via:
+            self.response_extra = self._response_extra
+        self._encode_failures = 0
+
+    def __repr__(self) -> str:
+        return f"Worker({self.table!r}, {len(self.downstreams)} downstreams, {self.connector!r})"
+
+    def apply(self, spec: TableSpec) -> None:
+        """Route by another table from the next request on. Raises `SettingsError` and keeps the old one if it cannot."""
+        backends = self.registry.backends(spec)
+        self.table = Table(spec, backends, self.ledger.of)
+        self.ledger.keep(spec)
+        for endpoint in self.registry.retire():
+            pool = endpoint.pool
+            if isinstance(pool, Pool):
+                pool.retire()
+                self.pools.remove(pool)
+
+    def open_pool(self, endpoint: Endpoint) -> Pool:
+        """The pool of an endpoint that is used for the first time."""
+        tls = endpoint.scheme == "https"
+        pool = Pool(self.connector, endpoint.host, endpoint.port, tls=tls, server_name=endpoint.server_name)
+        endpoint.pool = pool
+        self.pools.append(pool)
+        return pool
+
+    def key_of(self, route: Route, exchange: Exchange) -> bytes:
+        """What consistent hashing goes by; b"" for the other policies."""
+        key = route.backend.key
+        return _NO_KEY if key is None else key(exchange)
+
+    def admit_connection(self, downstream: Downstream) -> bool:
+        """Count a new client connection; False above the bound."""
+        self.connections += 1
+        if len(self.downstreams) >= self.limits.connections:
+            self.refused += 1
+            return False
+        self.downstreams.add(downstream)
+        return True
+
+    @staticmethod
+    def address_text(host: str) -> str:
+        """A peer's address as it is logged: IPv4 also where it came over an IPv6 socket."""
+        return host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host
+
+    def unrecorded_context(self, exchange: Exchange) -> bytes:
+        """Context lines of a request that is not recorded.
+
+        What came is passed unchanged, so that no id is ever sent that no span has (kong#11294). What brought none, or
+        came from a stranger, gets a fresh context with the sampled flag off: nothing behind it starts a trace.
+        """
+        if exchange.remote:
+            return self.propagation.passthrough(exchange.head.noted)
+        return self.propagation.inject(exchange.trace_id, exchange.span_id, 0, b"")
+
+    def record(self, exchange: Exchange) -> None:
+        """Write a finished exchange's span, metric sample and log record. Never raises: tracing takes nothing down."""
+        route = exchange.route
+        stats = self.ledger.unrouted if route is None else route.stats
+        stats.observe(
+            exchange.status,
+            exchange.end_ns - exchange.start_ns,
+            exchange.self_ns,
+            exchange.error_type or exchange.outcome,
+            exchange.trace_id,
+            exchange.recorded,
+            exchange.end_ns,
+        )
+        try:
+            if exchange.recorded and self.exporter is not None:
+                exchange.loop_lag_us = self.clock.lag_us
+                self.exporter.offer(self.encoder.encode(exchange), 1 + len(exchange.attempts))
+            if self.access_log is not None:
+                self.access_log.offer(exchange)
+        except Exception:
+            self._encode_failures += 1
+            if self._encode_failures & (self._encode_failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+                _log.exception("a span or log record could not be written (%d so far)", self._encode_failures)
+
+    def sweep(self, loop_time: float) -> None:
+        """Once per `clock.PERIOD`: enforce deadlines, hand over spans, write the log."""
+        self.clock.sweep(loop_time)
+        for downstream in [each for each in self.downstreams if each.deadline <= loop_time]:
+            downstream.overdue()
+        for opening in [each for each in self.openings if each.deadline <= loop_time]:
+            opening.overdue()
+        self.connector.sweep(loop_time)
+        for pool in self.pools:
+            if pool.waiting:
+                pool.sweep(loop_time)
+        if self.exporter is not None:
+            self.exporter.tick(loop_time)
+        if self.access_log is not None:
+            self.access_log.flush()
+
+    def drain(self) -> None:
+        """Finish: idle connections close now, busy ones after their exchange."""
+        self.draining = True
+        for downstream in list(self.downstreams):
+            downstream.drain()
+
+    def _response_extra(self, exchange: Exchange) -> list[bytes]:
+        lines: list[bytes] = []
+        if self.settings.tracing.response_header:
+            ids_text = f"{exchange.trace_id.hex()}-{exchange.span_id.hex()}-{exchange.flags:02x}"
+            lines.append(f"traceresponse: 00-{ids_text}".encode("ascii"))
+        if self.settings.via:
+            lines.append(b"Via: 1.1 spanway")
+        return lines
+
+

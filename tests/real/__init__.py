@@ -1,0 +1,1 @@
+"""Tests against the real parts: nginx, Jaeger, HotROD; `parts` finds or builds them."""
