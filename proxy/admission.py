@@ -15,7 +15,7 @@ from proxy.errors import Fault, Kind
 from proxy.http1.fields import UNNOMINATED, tokens, without
 from proxy.http1.framing import CHUNKED, request_framing
 from proxy.trace import ids
-from proxy.trace.record import Link
+from proxy.trace.begin import begin
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -125,29 +125,12 @@ def _options(x: Exchange, head: RequestHead, options: list[bytes]) -> bytes:
 
 
 def trace(x: Exchange, ratio: float | None) -> None:
-    """Decide the request's trace: continued, restarted with a link, or new; recorded or not.
-
-    Only a client inside `trust` continues its trace; any other's context becomes a link (docs/tracing.md).
-    """
+    """Decide the request's trace (`trace.begin`); ``ratio`` is the route's own sampling ratio."""
     worker = x.worker
-    noted = x.head.noted
-    remote = worker.propagation.extract(noted)
-    x.span_id = ids.span_id()
-    if remote is None:
-        x.trace_id = trace_id = ids.trace_id()
-        parent = None
-    elif worker.trust.trusts(x.client_address):
-        x.trace_id = trace_id = remote.trace_id or ids.trace_id()
-        x.parent_id = remote.span_id
-        x.tracestate = remote.tracestate
-        x.remote = True
-        parent = remote.flags
-    else:
-        x.trace_id = trace_id = ids.trace_id()
-        x.link = Link(remote.trace_id, remote.span_id, remote.flags, remote.tracestate)
-        parent = None
-    x.recorded = worker.sampler.decide(trace_id, parent, ratio) and x.path not in worker.untraced
-    x.flags = 1 if x.recorded else 0
+    remote = worker.propagation.extract(x.head.noted)
+    trusted = remote is not None and worker.trust.trusts(x.client_address)
+    x.remote = trusted
+    begin(x, remote, trusted, worker.sampler, ratio, x.path not in worker.untraced)
 
 
 def request_head(x: Exchange) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from proxy import serving
+from proxy.accept.certificates import Certificates
 from proxy.supervisor import Supervisor
 from proxy.workers import Slot, Tree, listen
 
@@ -37,11 +38,15 @@ def run(settings: Settings, *, table: TableSpec | None = None, companions: Seque
     https_sockets, https = listen(settings.https, workers)
     slots = [Slot(index, http_sockets[index], https_sockets[index]) for index in range(workers)]
 
-    def supervise(news: socket.socket) -> int:
-        uvloop.install()
-        return asyncio.run(_supervise(settings, http, https, workers, news, table, companions))
+    certificates = Certificates() if settings.https else None
 
-    return Tree(slots, supervise, lambda slot, channel: serving.run(settings, slot, channel)).run()
+    def supervise(news: socket.socket) -> int:
+        return uvloop.run(_supervise(settings, http, https, workers, news, table, companions))
+
+    def serve(slot: Slot, channel: socket.socket) -> int:
+        return serving.run(settings, slot, channel, certificates)
+
+    return Tree(slots, supervise, serve).run()
 
 
 async def _supervise(

@@ -217,7 +217,9 @@ def _assemble(base: Settings, values: Mapping[str, Value]) -> Settings:
 
 def _collector(settings: Settings, values: Mapping[str, Value]) -> dict[str, Value]:
     """What follows from the collector's endpoint and nobody has said: the protocol, and whether its path is whole."""
-    endpoint, origin = values.get("tracing.endpoint", Value("", ""))
+    given = values.get("tracing.endpoint", Value("", ""))
+    endpoint: str = given.value
+    origin = given.origin
     if not transport.exports(replace(settings.tracing, endpoint=endpoint)) or endpoint.startswith("unix:"):
         return {}
     try:

@@ -75,17 +75,17 @@ class Exchange(RequestRecord):
         self.client_address = downstream.client_address
         self.client_port = downstream.client_port
         self.scheme = downstream.scheme
-        self.host = self.path = self.query = self.user_agent = self.tracestate = b""
-        self.trace_id = self.parent_id = self.request_id = self.upgrade = b""
+        self.host = self.path = self.query = self.user_agent = b""
+        self.trace_id = self.request_id = self.upgrade = b""
         self.method = b""
         self.server_port = 0
         self.version = 1
-        self.link = self.route = self.claim = self.attempt = self.upload = None
+        self.route = self.claim = self.attempt = self.upload = None
         self.generation = worker.table.generation
-        self.recorded = self.remote = self.expects = self.wants_trailers = self.keep = False
+        self.expects = self.wants_trailers = self.keep = False
         self.chunked_out = self._answered = self._finished = self._flushing = self._half_closed = False
         self.request_done = True
-        self.status = self.flags = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = 0
+        self.status = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = 0
         self.request_body_size = self.response_body_size = self.framing = 0
         self.error_type = self.outcome = self.detail = ""
         self.attempts: list[AttemptRecord] = []

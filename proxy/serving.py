@@ -21,7 +21,7 @@ from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channe
 from proxy.connect.pool import Pool
 from proxy.net.clock import PERIOD
 from proxy.route.spec import TableSpec
-from proxy.trace import ids
+from proxy.trace import ids, semconv
 from proxy.trace import resource as origin
 from proxy.trace.access_log import AccessLog
 from proxy.trace.export import Exporter, make_transport
@@ -42,16 +42,15 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 RESTART: Final = 3  # exit status of a worker that was told to go by itself: another takes its place
 
 
-def run(settings: Settings, slot: Slot, channel: socket.socket) -> int:
-    """A worker's main; returns its exit status."""
-    uvloop.install()
-    return asyncio.run(Serving(settings, slot).run(channel))
+def run(settings: Settings, slot: Slot, channel: socket.socket, certificates: Certificates | None) -> int:
+    """A worker's main; returns its exit status. ``certificates`` was made before the fork: tickets suit all workers."""
+    return uvloop.run(Serving(settings, slot, certificates).run(channel))
 
 
 class Serving:
     """See the module."""
 
-    def __init__(self, settings: Settings, slot: Slot) -> None:
+    def __init__(self, settings: Settings, slot: Slot, certificates: Certificates | None) -> None:
         self._settings = settings
         self._slot = slot
         self._started = time.time()
@@ -59,7 +58,7 @@ class Serving:
         self._refuse = False
         self._status = 0
         self._ring = Ring(settings.tracing.ring)
-        self._certificates = Certificates() if slot.https else None
+        self._certificates = certificates
         self._listeners: list[Listener] = []
         self._worker: Worker
 
@@ -103,7 +102,9 @@ class Serving:
             transport,
             resource=origin.encode(made),
             scope=origin.encode_scope(__version__),
+            schema_url=semconv.SCHEMA_URL,
             ring=self._ring,
+            probe=self._slot.index == 0,  # one warning, not one per worker
         )
         exporter.start()
         return exporter

@@ -200,7 +200,8 @@ def listener(entry: Entry, raw: object) -> Address | None:
 
 def networks(_entry: Entry, raw: object) -> tuple[Network, ...]:
     """Networks in CIDR notation, or one of the words ``all``, ``private``, ``none``."""
-    return addresses.parse_networks(",".join(_pieces(raw)))
+    pieces = _pieces(raw)
+    return addresses.parse_networks(",".join(pieces)) if pieces else ()
 
 
 _READERS: Final[dict[Any, Callable[[Entry, object], Any]]] = {

@@ -55,6 +55,8 @@ def listen(addresses: Sequence[Address], workers: int) -> tuple[list[list[socket
     per_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
     actual: list[Address] = []
     for address in addresses:
+        if address.port:
+            _listen(address, shared=False).close()  # SO_REUSEPORT would silently share the port with another proxy
         port = address.port
         for sockets in per_worker:
             sock = _listen(Address(address.host, port))
@@ -64,12 +66,13 @@ def listen(addresses: Sequence[Address], workers: int) -> tuple[list[list[socket
     return per_worker, tuple(actual)
 
 
-def _listen(address: Address) -> socket.socket:
+def _listen(address: Address, *, shared: bool = True) -> socket.socket:
     try:
         info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.socket(info[0], socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if info[0] == socket.AF_INET6 and address.host != "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(info[4])

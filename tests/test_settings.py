@@ -54,6 +54,7 @@ def entry(key: str) -> Entry:
         ("admin", "off", None),
         ("trust", "all", EVERYONE),
         ("trust", "none", ()),
+        ("trust", [], ()),
         ("access_log", "-", "-"),
         ("ingress", ["pyproject.toml", "dev"], (Path("pyproject.toml"), Path("dev"))),
         ("tracing.propagators", "b3,tracecontext,b3", ("b3", "tracecontext")),

@@ -14,6 +14,7 @@ from proxy.route.spec import CertificateSpec, TableSpec
 
 _REASONS: Final[Mapping[str, str]] = {
     "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+    "NO_CERTIFICATE_ASSIGNED": "the key does not belong to the certificate",  # what OpenSSL says of another kind of key
     "EE_KEY_TOO_SMALL": "the key is too short: RSA needs 2048 bits",
     "CA_MD_TOO_WEAK": "the certificate's signature is too weak",
 }

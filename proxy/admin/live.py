@@ -8,6 +8,9 @@ chosen by trace id, so that the traces that are left stay whole.
 from __future__ import annotations
 
 import asyncio
+import io
+import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +39,7 @@ BUDGET: Final = 128 * KIB  # of spans decoded per poll, some 500: a few millisec
 NAMES: Final = 512  # kinds of requests remembered as seen
 DEEPEST: Final = 3  # hex digits of the trace id that choose, at most: one trace of 4096
 
-FAILED: Final = 1000.0  # a failed trace is as interesting as one that took this many milliseconds
+FAILED: Final = 12.0  # a failed trace is as interesting as one that took 2 ** 12 ms
 
 
 class _Waiting(NamedTuple):
@@ -153,9 +156,9 @@ class Live:
             self._left_slowest = None
 
     def _interest(self, waiting: _Waiting) -> float:
-        """In milliseconds, halved, cut to thirds ... for what has been drawn before."""
+        """Slower is more interesting, though not in proportion; halved, cut to thirds ... for what has been drawn."""
         trace = waiting.trace
-        own = FAILED if labels.severity(trace.root) == "error" else 1 + trace.duration_ns / 1e6
+        own = FAILED if labels.severity(trace.root) == "error" else math.log2(1 + trace.duration_ns / 1e6)
         return own / (1 + self._seen[_name(trace)])
 
     def _remember(self, trace: TraceView) -> None:
@@ -191,7 +194,14 @@ def _name(trace: TraceView) -> str:
     return f"{trace.root.name} {labels.status(trace.root)}"
 
 
+def terminal() -> Console:
+    """A console on standard output that never fails for a character the output cannot show."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False)
+
+
 async def waterfalls(running: Running) -> None:
     """A companion that draws on standard output."""
     more = f"http://{running.admin}/traces" if running.admin is not None else ""
-    await Live(running.source, Console(highlight=False), more=more).run()
+    await Live(running.source, terminal(), more=more).run()

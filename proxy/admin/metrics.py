@@ -2,8 +2,7 @@
 
 Names are those of the OpenTelemetry conventions where one exists (dots as underscores, unit and ``_total`` appended,
 as its Prometheus exporters write them), and ``spanway_*`` otherwise. Every label value comes from the configuration or
-from a fixed list, never from a client: the host is the Ingress rule's, the route its path. docs/metrics.md has the
-same list in words.
+from a fixed list, never from a client: the host is the Ingress rule's, the route its path.
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ def _notes(node: Node, by_id: Mapping[str, Node], root: bool) -> Iterator[tuple[
     span = node.span
     if text := labels.phases(node, by_id):
         yield text, DIM
-    if text := labels.failure(span):
+    text = labels.failure(span)
+    # Said once, where it happened: what failed below usually passes upward.
+    if text and not any(labels.failure(by_id[child].span) == text for child in node.children):
         yield f"✗ {text}", ERROR if labels.severity(span) == "error" else SEVERITY["warning"]
     for link in span.links[:LINKS]:
         yield f"→ linked to the caller's own trace {labels.clean(link.trace_id)}", DIM

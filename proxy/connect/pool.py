@@ -41,7 +41,7 @@ class Caller(Borrower, Protocol):
 class Connector:
     """What all pools of one worker share: the loop, the clock, TLS, bounds, and every upstream connection."""
 
-    __slots__ = ("clock", "idle_timeout", "loop", "most", "most_idle", "tasks", "tls", "upstreams")
+    __slots__ = ("clock", "idle_timeout", "loop", "most", "most_idle", "opened", "tasks", "tls", "upstreams")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Connector:
         self.most = most
         self.most_idle = most_idle
         self.idle_timeout = idle_timeout
+        self.opened = 0  # connections made so far
         self.upstreams: set[Upstream] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -190,6 +191,7 @@ class Pool:
             fault = Fault(Kind.CONNECT_FAILED, f"{self.host}:{self.port}: {error.strerror or error}")
         else:
             self.connector.upstreams.add(upstream)
+            self.connector.opened += 1
             if upstream.closed:  # it died between being open and being registered
                 self.lost(upstream)
                 fault = Fault(Kind.CONNECT_FAILED, f"{self.host}:{self.port} closed the connection at once")

@@ -94,19 +94,33 @@ class Fleet:
                 task.cancel()
 
     async def stop(self) -> None:
-        """End every service: its pipe closes, it finishes and sends its spans; after `STOP_S` seconds it is killed."""
+        """End every service: its pipe closes, it finishes and sends its spans; after `STOP_S` seconds it is killed.
+
+        Cancelled meanwhile, it kills at once.
+        """
         self.close()
         for process in self._processes.values():
             if process.stdin is not None:
                 process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._ended()
+        except TimeoutError:
+            self._kill()
+            await self._ended()
+        except asyncio.CancelledError:
+            self._kill()
+            raise
+
+    async def _ended(self) -> None:
+        await asyncio.gather(*(process.wait() for process in self._processes.values()))
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+    def _kill(self) -> None:
         for process in self._processes.values():
-            try:
-                await asyncio.wait_for(process.wait(), STOP_S)
-            except TimeoutError:
+            if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
-        await asyncio.gather(*self._readers, return_exceptions=True)
 
     def close(self) -> None:
         """Close this process's copies of the listening sockets."""

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from proxy.admin.columns import DIM, ERROR
 from proxy.admin.departed import add_exports
-from proxy.admin.live import POLL_S, Live
+from proxy.admin.live import POLL_S, Live, terminal
 from proxy.admin.source import Companion, Running
 from proxy.demo.collector import environment, printable
 from proxy.demo.fleet import Fleet, ServiceFailed
@@ -52,7 +52,7 @@ def demo(settings: Settings, seconds: float | None, run: Run, console: Console |
 
     ``settings`` are the user's; what is served is the demo's own. A listener whose port is taken gets another.
     """
-    console = console or Console(highlight=False)
+    console = console or terminal()
     fleet = Fleet()
     try:
         chosen = settings.replace(
@@ -109,19 +109,19 @@ class Story:
         traffic = Traffic(reachable(running.http[0]), RATE)
         more = f"http://{reachable(admin)}/traces"
         live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
+        code = 0
         try:
             await self._tell(running, reachable(admin), traffic, live)
         except (ServiceFailed, DemoFailed) as failure:
             self._console.print(Text(f"demo: {failure}", ERROR), soft_wrap=True)
-            running.stop(1)
+            code = 1
         except asyncio.CancelledError:  # Ctrl-C: what is known is said, nothing is waited for
             live.finish()
             self._say(closing(self._tally, traffic))
             raise
-        else:
-            running.stop(0)
         finally:
-            await self._fleet.stop()
+            await self._fleet.stop()  # before the proxy stops, which ends this task
+        running.stop(code)
 
     async def _tell(self, running: Running, admin: Address, traffic: Traffic, live: Live) -> None:
         await self._fleet.start(f"http://{admin}{PATH}", environment(running.settings.tracing))
@@ -134,9 +134,9 @@ class Story:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
-        await asyncio.gather(*tasks, return_exceptions=True)
         # The last spans: the services send theirs as they end, the proxy its own within its delay.
         await self._fleet.stop()
         await asyncio.sleep(running.settings.tracing.delay + POLL_S)

@@ -88,6 +88,8 @@ def _variable(name: str) -> str:
 
 
 def _grpc_exporter() -> SpanExporter:
+    import grpc
+
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     except ImportError as error:
@@ -95,4 +97,6 @@ def _grpc_exporter() -> SpanExporter:
             f"sending spans over gRPC needs the package opentelemetry-exporter-otlp-proto-grpc ({error}); "
             "install it, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
         ) from error
-    return OTLPSpanExporter()
+    # Given, not left to the SDK: it refuses the specification's own "none" in the variable.
+    gzip = _variable("COMPRESSION") == "gzip"
+    return OTLPSpanExporter(compression=grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 _VARINT: Final = 0  # wire types
@@ -33,10 +34,14 @@ LOW: Final = tuple(n | 0x8000 for n in NARROW)
 _MASK: Final = (1 << NARROW_BITS) - 1
 
 _SHORT: Final = 256  # bytes: strings below this have their heads ready
+_KEPT: Final = 2048  # heads and integers remembered: some dozens of keys, each with the lengths or values in use
+_ONE_BYTE: Final = tuple(bytes((n,)) for n in range(0x80))
 
 
 def varint(value: int) -> bytes:
     """The shortest varint; a negative ``value`` is written as its 64-bit two's complement."""
+    if 0 <= value <= 0x7F:
+        return _ONE_BYTE[value]
     value &= _UINT64
     out = bytearray()
     while value > 0x7F:
@@ -67,6 +72,7 @@ def _attribute_head(key: str, value_length: int) -> bytes:
     return tag(_ATTRIBUTES, _BYTES) + varint(len(middle) + value_length) + middle
 
 
+@lru_cache(_KEPT)
 def text_head(key: str, length: int) -> bytes:
     """A string attribute up to its value, which is ``length`` bytes of UTF-8 and follows."""
     middle = tag(_STRING_VALUE, _BYTES) + varint(length)
@@ -78,6 +84,7 @@ def text(key: str, value: bytes) -> bytes:
     return text_head(key, len(value)) + value
 
 
+@lru_cache(_KEPT)
 def integer(key: str, value: int) -> bytes:
     """An integer attribute."""
     payload = number(_INT_VALUE, value)

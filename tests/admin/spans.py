@@ -1,7 +1,7 @@
 """Spans as applications and the proxy send them."""
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 BASE_NS = 1_790_000_000_000_000_000
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -30,7 +30,7 @@ def span(number, parent, name, start_ms, end_ms, kind="INTERNAL", error="", exce
     )
     attributes(made.attributes, {key.replace("__", "."): value for key, value in values.items()})
     if error or exception:
-        made.status.code = 2
+        made.status.code = Status.STATUS_CODE_ERROR
     if error:
         attributes(made.attributes, {"error.type": error})
     if exception:

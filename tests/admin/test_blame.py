@@ -82,7 +82,7 @@ def view(number, parent, start, end):
 
 @given(st.lists(st.tuples(st.integers(0, 9), times, times), min_size=1, max_size=20))
 def test_every_moment_is_given_once(shape):
-    """Whatever the times and parents are (also circles), the parts never exceed the whole; under one root they are it."""
+    """Whatever the times and parents are, circles too: the parts never exceed the whole; under one root they are it."""
     spans = [view(n + 1, parent, min(a, b), max(a, b)) for n, (parent, a, b) in enumerate(shape)]
     trace = grow(spans)
     total = sum(critical(trace).values())

@@ -2,13 +2,17 @@
 
 import asyncio
 import io
+import sys
+from types import SimpleNamespace
+from typing import cast
 
 from rich.console import Console
 
 from proxy.admin import live as module
-from proxy.admin.gather import QUIET_S
+from proxy.admin.gather import QUIET_S, Gatherer
 from proxy.admin.live import PATIENCE_S, REMARK_S, Live
-from proxy.admin.source import Cursor
+from proxy.admin.source import Cursor, Running, Source
+from proxy.settings import Address
 from proxy.trace.ring import Ring
 from tests.admin.spans import TRACE, batch, checkout, plain, request, span
 
@@ -16,7 +20,7 @@ DONE = QUIET_S + 0.1
 
 
 class Recent:
-    """A source that only has spans."""
+    """A source that only has spans, which is all that is asked for."""
 
     def __init__(self, limit=1 << 24):
         self.ring = Ring(limit)
@@ -36,7 +40,10 @@ def screen(**options):
     console = Console(file=out, width=100, no_color=True)
     told = []
     live = Live(
-        source, console, on_trace=lambda trace, stands_for: told.append((trace.trace_id, stands_for)), **options
+        cast("Source", source),
+        console,
+        on_trace=lambda trace, stands_for: told.append((trace.trace_id, stands_for)),
+        **options,
     )
     return live, source, out, told
 
@@ -158,7 +165,7 @@ async def test_after_the_rush_everything_is_decoded_again(monkeypatch):
 
 async def test_run_draws_only_what_happens_from_now_on(monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.001)
-    live, source, out, told = screen(gatherer=module.Gatherer(quiet=0.0))
+    live, source, out, told = screen(gatherer=Gatherer(quiet=0.0))
     source.add(plain(numbered(1)))
     running = asyncio.create_task(live.run())
     await asyncio.sleep(0.02)
@@ -177,3 +184,22 @@ async def test_finish_accounts_for_what_is_not_complete():
     live.finish()
     assert told == [(TRACE, 1)]
     assert out.getvalue() == ""
+
+
+async def test_the_companion_draws_on_standard_output_whatever_that_can_show(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    monkeypatch.setattr(module, "POLL_S", 0.001)
+    monkeypatch.setattr(module, "Gatherer", lambda: Gatherer(quiet=0.0))
+    source = Recent()
+    running = SimpleNamespace(source=source, admin=Address("127.0.0.1", 9901))
+    drawing = asyncio.create_task(module.waterfalls(cast("Running", running)))
+    await asyncio.sleep(0.02)
+    source.add(*checkout())
+    while b"where the time went" not in raw.getvalue():
+        assert not drawing.done()
+        await asyncio.sleep(0.01)
+    drawing.cancel()
+    await asyncio.gather(drawing, return_exceptions=True)
+    assert b"POST > shop" in raw.getvalue()
+    assert b"\x1b" not in raw.getvalue()

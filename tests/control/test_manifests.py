@@ -99,6 +99,9 @@ NEXT = (
 )
 NAME = "letters, digits, '-' and '.', and begin and end with a letter or digit (RFC 1123)"
 NAMESPACE = "letters, digits and '-', and begin and end with a letter or digit (RFC 1123)"
+BETA = "networking.k8s.io/v1beta1"
+SLICES = "(write an EndpointSlice: Endpoints are deprecated since Kubernetes 1.33)"
+QUOTES = "(check the indentation and quotes of this line)"
 OLD = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}"
 
 
@@ -115,9 +118,9 @@ OLD = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}"
             [f"1 error apiVersion: 'extensions/v1beta1' is not served any more {NEXT}"],
         ),
         (
-            "apiVersion: networking.k8s.io/v1beta1\nkind: IngressClass\nmetadata: {name: a}",
+            f"apiVersion: {BETA}\nkind: IngressClass\nmetadata: {{name: a}}",
             [
-                "1 error apiVersion: 'networking.k8s.io/v1beta1' is not served any more (write apiVersion: networking.k8s.io/v1)"
+                f"1 error apiVersion: {BETA!r} is not served any more (write apiVersion: networking.k8s.io/v1)",
             ],
         ),
         (
@@ -131,7 +134,7 @@ OLD = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}"
         (
             "{apiVersion: v1, kind: Endpoints, metadata: {name: a}}",
             [
-                "1 warning : Endpoints are not read (write an EndpointSlice: Endpoints are deprecated since Kubernetes 1.33)"
+                f"1 warning : Endpoints are not read {SLICES}",
             ],
         ),
         (
@@ -169,7 +172,7 @@ OLD = "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}"
         (
             "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\nb: 'x",
             [
-                "5 error : not YAML: found unexpected end of stream while scanning a quoted scalar (check the indentation and quotes of this line)"
+                f"5 error : not YAML: found unexpected end of stream while scanning a quoted scalar {QUOTES}",
             ],
         ),
     ],

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from proxy.demo import fleet as fleet_module
 from proxy.demo.fleet import Fleet, ServiceFailed
 from proxy.demo.service import SERVICES
 from proxy.settings import Override
@@ -64,7 +65,7 @@ def spans_of(requests):
 
 
 async def test_one_request_is_one_tree_over_all_services_and_they_stop_cleanly():
-    requests = []
+    requests: list[ExportTraceServiceRequest] = []
     server = await receiver(requests)
     fleet = Fleet()
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -109,18 +110,42 @@ async def test_a_service_that_dies_is_reported_with_its_last_words():
     assert not any(alive(pid) for pid in fleet.pids.values())
 
 
-async def test_a_service_that_cannot_start_is_reported_at_once():
+async def test_a_service_that_does_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(fleet_module, "STOP_S", 1.0)
     fleet = Fleet()
     try:
+        await fleet.start("", {})
+        os.kill(fleet.pids["shop"], signal.SIGSTOP)
+    finally:
+        await fleet.stop()
+    assert not any(alive(pid) for pid in fleet.pids.values())
+    assert fleet._processes["shop"].returncode == -signal.SIGKILL
+
+
+async def test_stopping_that_is_cancelled_kills():
+    fleet = Fleet()
+    try:
+        await fleet.start("", {})
+        os.kill(fleet.pids["shop"], signal.SIGSTOP)
+    finally:
+        stopping = asyncio.create_task(fleet.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        await fleet._ended()
+    assert not any(alive(pid) for pid in fleet.pids.values())
+
+
+async def test_a_service_that_cannot_start_is_reported_at_once():
+    fleet = Fleet()
+    broken = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "no_such_option",
+    }
+    try:
         with pytest.raises(ServiceFailed, match=r"(?s)ended with exit code 1.*no_such_option"):
-            await fleet.start(
-                "",
-                {
-                    "PYTHONWARNINGS": "",
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x",
-                    "OTEL_EXPORTER_OTLP_COMPRESSION": "no_such_option",
-                },
-            )
+            await fleet.start("", broken)
     finally:
         await fleet.stop()
 

@@ -4,10 +4,15 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestClient, TestServer
 
 from proxy.demo import cart, shop, stock
 from proxy.demo.shop import PAYMENT_FAILS
+
+
+def client(server: BaseTestServer) -> TestClient[web.Request, None]:
+    return TestClient(server)
 
 
 @asynccontextmanager
@@ -17,9 +22,9 @@ async def services():
         async with TestServer(cart.application(urls)) as carts:
             urls["cart"] = str(carts.make_url(""))
             async with (
-                TestClient(TestServer(shop.application(urls))) as shop_client,
-                TestClient(carts) as cart_client,
-                TestClient(stocks) as stock_client,
+                client(TestServer(shop.application(urls))) as shop_client,
+                client(carts) as cart_client,
+                client(stocks) as stock_client,
             ):
                 yield shop_client, cart_client, stock_client
 

@@ -13,7 +13,7 @@ async def serve(handler):
     app.router.add_route("*", "/{path:.*}", handler)
     server = TestServer(app)
     await server.start_server()
-    return server, Address(server.host, server.port)
+    return server, Address(server.host, server.port or 0)
 
 
 async def test_the_whole_mix_arrives_as_written():

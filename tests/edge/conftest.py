@@ -79,3 +79,32 @@ def how(request: pytest.FixtureRequest) -> Feed:
     """Each of the three ways of sending."""
     assert isinstance(request.param, Feed)
     return request.param
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Edge]]:
+    """Start a proxy for one test alone, with a collector of its own."""
+    started: list[Edge] = []
+    collector = Collector()
+
+    def begin(*arguments: str, **options: Any) -> Edge:
+        started.append(Edge(tmp_path / f"proxy{len(started)}", *arguments, collector=collector, **options))
+        return started[-1]
+
+    yield begin
+    for edge in started:
+        edge.stop()
+    collector.stop()
+
+
+@pytest.fixture(scope="session")
+def distrustful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """A proxy that trusts nobody."""
+    with Edge(tmp_path_factory.mktemp("wary") / "proxy", "--trust", "none") as edge:
+        yield edge
+
+
+@pytest.fixture
+def wary(distrustful: Edge) -> Iterator[Edge]:
+    """A proxy that trusts nobody."""
+    yield from clean(distrustful)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,17 +22,6 @@ STRANGER = "203.0.113.7"
 
 
 @pytest.fixture(scope="module")
-def distrustful(launch: Callable[..., Edge]) -> Edge:
-    return launch("--trust", "none")
-
-
-@pytest.fixture
-def wary(distrustful: Edge) -> Iterator[Edge]:
-    """A proxy that trusts nobody."""
-    yield from clean(distrustful)
-
-
-@pytest.fixture(scope="module")
 def trusting(launch: Callable[..., Edge]) -> Edge:
     return launch("--trust", "all", "--via", "--forwarded")
 
@@ -43,28 +30,6 @@ def trusting(launch: Callable[..., Edge]) -> Edge:
 def naive(trusting: Edge) -> Iterator[Edge]:
     """A proxy that trusts everybody, and sends Via and Forwarded."""
     yield from clean(trusting)
-
-
-@pytest.fixture(scope="module")
-def preceded(launch: Callable[..., Edge]) -> Edge:
-    return launch("--proxy-protocol")
-
-
-@pytest.fixture
-def behind(preceded: Edge) -> Iterator[Edge]:
-    """A proxy whose listener expects the PROXY protocol."""
-    yield from clean(preceded)
-
-
-@pytest.fixture(scope="module")
-def unsampled(launch: Callable[..., Edge]) -> Edge:
-    return launch(environment={"OTEL_TRACES_SAMPLER": "parentbased_always_off"})
-
-
-@pytest.fixture
-def quiet(unsampled: Edge) -> Iterator[Edge]:
-    """A proxy that starts no trace of its own."""
-    yield from clean(unsampled)
 
 
 # X-Forwarded-*.
@@ -198,89 +163,6 @@ def test_forwarded_and_via_by_setting(naive: Edge) -> None:
     assert "proto=http" in seen.fields.one("Forwarded")
     via = ", ".join(seen.fields.all("Via"))
     assert re.fullmatch(r"1\.0 before, 1\.1 \S+", via), via
-
-
-# PROXY protocol.
-
-V2 = b"\r\n\r\n\x00\r\nQUIT\n"
-
-
-def v2(command: int, family: int, addresses: bytes) -> bytes:
-    return V2 + struct.pack("!BBH", 0x20 | command, family, len(addresses)) + addresses
-
-
-def v2_tcp4(source: str = STRANGER, port: int = 4711) -> bytes:
-    return v2(1, 0x11, socket.inet_aton(source) + socket.inet_aton("192.0.2.1") + struct.pack("!HH", port, 443))
-
-
-V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::7") + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
-
-PREAMBLES = {
-    "v1-tcp4": (f"PROXY TCP4 {STRANGER} 192.0.2.1 4711 443\r\n".encode(), STRANGER),
-    "v1-tcp6": (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "2001:db8::7"),
-    "v1-unknown": (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
-    "v1-unknown-more": (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", "127.0.0.1"),
-    "v2-tcp4": (v2_tcp4(), STRANGER),
-    "v2-tcp6": (v2(1, 0x21, V6 + struct.pack("!HH", 4711, 443)), "2001:db8::7"),
-    "v2-local": (v2(0, 0x00, b""), "127.0.0.1"),
-    "v2-local-more": (v2(0, 0x11, b"x" * 12), "127.0.0.1"),
-    "v2-tlv": (v2(1, 0x11, v2_tcp4()[16:] + b"\x04\x00\x03abc"), STRANGER),
-}
-
-BAD_PREAMBLES = {
-    "none": b"",
-    "v1-lower": b"proxy TCP4 203.0.113.7 192.0.2.1 4711 443\r\n",
-    "v1-lf": b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\n",
-    "v1-two-spaces": b"PROXY  TCP4 203.0.113.7 192.0.2.1 4711 443\r\n",
-    "v1-missing": b"PROXY TCP4 203.0.113.7 192.0.2.1 4711\r\n",
-    "v1-more": b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443 1\r\n",
-    "v1-bad-address": b"PROXY TCP4 203.0.113.777 192.0.2.1 4711 443\r\n",
-    "v1-wrong-family": b"PROXY TCP4 2001:db8::7 2001:db8::1 4711 443\r\n",
-    "v1-bad-port": b"PROXY TCP4 203.0.113.7 192.0.2.1 65536 443\r\n",
-    "v1-udp": b"PROXY UDP4 203.0.113.7 192.0.2.1 4711 443\r\n",
-    "v1-endless": b"PROXY TCP4 " + b"1" * 200,
-    "v2-version": V2 + b"\x11\x11\x00\x0c" + v2_tcp4()[16:],
-    "v2-command": v2(2, 0x11, v2_tcp4()[16:]),
-    "v2-short": v2(1, 0x11, b"x" * 4),
-    "v2-huge": V2 + b"\x21\x11\xff\xff" + b"x" * 100,
-}
-
-
-@pytest.mark.parametrize(("preamble", "client_address"), PREAMBLES.values(), ids=PREAMBLES)
-def test_proxy_protocol(behind: Edge, preamble: bytes, client_address: str, how: Feed) -> None:
-    with behind.client() as client:
-        assert client.ask(preamble + request(), how).status == 200
-        assert client.ask(request(target="/second"), how).status == 200
-    for seen in behind.a.requests:
-        assert seen.fields.one("X-Real-IP") == client_address
-        assert seen.fields.one("X-Forwarded-For") == client_address
-
-
-@pytest.mark.parametrize("preamble", BAD_PREAMBLES.values(), ids=BAD_PREAMBLES)
-def test_malformed_proxy_protocol(behind: Edge, preamble: bytes, how: Feed) -> None:
-    # Nothing can be answered: the peer is a load balancer, and what it would forward is no answer to its client.
-    how = Feed.WHOLE if len(preamble) > 150 else how
-    with behind.client() as client:
-        client.send(preamble + request(), how)
-        client.finish_writing()
-        assert client.stream.rest() == b""
-    assert not behind.a.requests
-
-
-def test_proxy_protocol_stranger_is_not_trusted(behind: Edge) -> None:
-    # Trust is judged on the address the PROXY header gives: who sent the bytes is only the load balancer.
-    with behind.client(preamble=v2_tcp4()) as client:
-        assert client.ask(request("X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https")).status == 200
-    assert forwarded(behind.a.one())[:3] == (STRANGER, "a.test", "http")
-
-
-def test_proxy_protocol_is_not_read_without_the_setting(edge: Edge, how: Feed) -> None:
-    for preamble, _ in PREAMBLES.values():
-        with edge.client() as client:
-            client.send(preamble + request(), how)
-            heard = client.stream.rest()
-            assert heard.startswith(b"HTTP/1.1 400 ") or heard == b""
-    assert not edge.a.requests
 
 
 # X-Request-ID.
@@ -430,126 +312,6 @@ def test_upstream_speaks_1_1_and_is_kept(edge: Edge) -> None:
     assert len(edge.a.connections) == 1, "the client's close closed the upstream connection"
     for seen in edge.a.requests:
         assert "close" not in (seen.fields.get("Connection") or "")
-
-
-# Context.
-
-
-def contexts(seen: Request) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
-    """(trace, span, flags) of traceparent and of uber-trace-id, each exactly once."""
-    w3c = TRACEPARENT.match(seen.fields.one("traceparent"))
-    jaeger = UBER.match(seen.fields.one("uber-trace-id"))
-    assert w3c
-    assert jaeger
-    return (w3c[1], w3c[2], w3c[3]), (jaeger[1], jaeger[2], jaeger[4])
-
-
-def test_context_is_made(edge: Edge) -> None:
-    w3c, jaeger = contexts(edge.passed(request()))
-    assert w3c[:2] == jaeger[:2]
-    assert int(w3c[2], 16) & 1 == int(jaeger[2], 16) & 1 == 1
-    assert w3c[0] != "0" * 32
-
-
-def test_context_is_continued_with_a_new_parent(edge: Edge) -> None:
-    seen = edge.passed(request(f"traceparent: 00-{TRACE}-{PARENT}-01", "tracestate: a=1,b=2"))
-    w3c, jaeger = contexts(seen)
-    assert w3c[0] == jaeger[0] == TRACE
-    assert w3c[1] == jaeger[1] != PARENT
-    assert ",".join(seen.fields.all("tracestate")).replace(" ", "") == "a=1,b=2"
-
-
-def test_jaeger_context_is_continued(edge: Edge) -> None:
-    w3c, jaeger = contexts(edge.passed(request(f"uber-trace-id: {TRACE}:{PARENT}:0:1")))
-    assert w3c[0] == jaeger[0] == TRACE
-    assert w3c[1] != PARENT
-
-
-def test_precedence_is_the_list_of_formats(edge: Edge) -> None:
-    other = "f" * 32
-    w3c, _ = contexts(
-        edge.passed(request(f"uber-trace-id: {other}:{PARENT}:0:1", f"traceparent: 00-{TRACE}-{PARENT}-01"))
-    )
-    assert w3c[0] == TRACE
-
-
-def test_every_attempt_has_its_own_parent(edge: Edge) -> None:
-    with edge.client() as client:
-        for _ in range(3):
-            client.ask(request(f"traceparent: 00-{TRACE}-{PARENT}-01"))
-    spans = [contexts(seen)[0][1] for seen in edge.a.requests]
-    assert len(set(spans)) == 3
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        f"00-{TRACE}-{PARENT}",
-        f"00-{TRACE}-{PARENT}-1",
-        f"00-{TRACE}-{PARENT}-01-x",
-        f"00-{'0' * 32}-{PARENT}-01",
-        f"00-{TRACE}-{'0' * 16}-01",
-        f"00-{TRACE.upper()}-{PARENT}-01",
-        f"ff-{TRACE}-{PARENT}-01",
-        f"00-{TRACE[:-1]}g-{PARENT}-01",
-        "",
-        "x" * 5000,
-    ],
-)
-def test_malformed_context_starts_a_new_trace(edge: Edge, value: str) -> None:
-    w3c, _ = contexts(edge.passed(request(f"traceparent: {value}")))
-    assert w3c[0].lower() != TRACE
-
-
-def test_two_contexts_are_none(edge: Edge) -> None:
-    # W3C Trace Context section 3.2: a doubled traceparent is invalid.
-    seen = edge.passed(request(f"traceparent: 00-{TRACE}-{PARENT}-01", f"traceparent: 00-{'f' * 32}-{PARENT}-01"))
-    w3c, _ = contexts(seen)
-    assert w3c[0] not in (TRACE, "f" * 32)
-
-
-def test_stranger_does_not_choose_the_trace(wary: Edge) -> None:
-    seen = wary.passed(
-        request(f"traceparent: 00-{TRACE}-{PARENT}-00", "tracestate: evil=1", f"uber-trace-id: {TRACE}:{PARENT}:0:3")
-    )
-    w3c, jaeger = contexts(seen)
-    assert w3c[0] != TRACE
-    assert w3c[2] == "01", "a stranger switched tracing off"
-    assert int(jaeger[2], 16) & 2 == 0, "a stranger asked for debug"
-    assert b"evil" not in seen.head
-
-
-def test_stranger_behind_a_trusted_peer_is_a_stranger(edge: Edge) -> None:
-    # Trust is judged on the resolved client address (design, section 4).
-    w3c, _ = contexts(edge.passed(request(f"X-Forwarded-For: {STRANGER}", f"traceparent: 00-{TRACE}-{PARENT}-01")))
-    assert w3c[0] != TRACE
-
-
-def test_unsampled_context_passes_unchanged(edge: Edge) -> None:
-    # envoy#38222: never inject the id of a span that will not be exported.
-    seen = edge.passed(request(f"traceparent: 00-{TRACE}-{PARENT}-00", "tracestate: a=1"))
-    assert seen.fields.one("traceparent") == f"00-{TRACE}-{PARENT}-00"
-    assert seen.fields.one("tracestate") == "a=1"
-
-
-def test_nothing_sampled_is_a_fresh_unsampled_context(quiet: Edge) -> None:
-    # So that nothing behind the proxy starts a trace of its own.
-    w3c, jaeger = contexts(quiet.passed(request()))
-    assert w3c[2] == "00"
-    assert int(jaeger[2], 16) & 1 == 0
-    assert w3c[0] != "0" * 32
-
-
-def test_parent_based_sampling_follows_the_parent(quiet: Edge) -> None:
-    w3c, _ = contexts(quiet.passed(request(f"traceparent: 00-{TRACE}-{PARENT}-01")))
-    assert (w3c[0], w3c[2]) == (TRACE, "01")
-    assert w3c[1] != PARENT
-
-
-def test_baggage_passes(edge: Edge) -> None:
-    seen = edge.passed(request("baggage: a=1,b=2", "uberctx-k: v"))
-    assert seen.fields.one("baggage") == "a=1,b=2"
-    assert seen.fields.one("uberctx-k") == "v"
 
 
 # What must not be turned into a field.

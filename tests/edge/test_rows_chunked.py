@@ -255,7 +255,7 @@ def test_row_31_endless_trailers(edge: Edge) -> None:
 )
 def test_row_31_trailers_that_never_pass(edge: Edge, name: str, how: Feed) -> None:
     # RFC 9110 section 6.5.1: framing, routing, authentication, controls and content format. Dropped or refused.
-    raw = chunked(b"hello", trailers=f"{name}: 5\r\n".encode())
+    raw = chunked(b"hello", trailers=f"{name}: 777\r\n".encode())
     with edge.client() as client:
         client.send(raw, how)
         status = client.response().status
@@ -264,7 +264,7 @@ def test_row_31_trailers_that_never_pass(edge: Edge, name: str, how: Feed) -> No
         seen = edge.a.one()
         assert seen.body == b"hello"
         assert name not in seen.trailers
-        assert name not in seen.fields or "5" not in seen.fields.all(name)
+        assert "777" not in seen.fields.all(name)
 
 
 def test_row_31_trailers_may_pass_or_be_dropped(edge: Edge, how: Feed) -> None:

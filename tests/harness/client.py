@@ -73,6 +73,10 @@ class Client:
             raise WireError(f"bytes after the last response: {bytes(self.stream.buffer)!r}")
         return True
 
+    def ended(self) -> bool:
+        """Whether the stream has ended; False when something waits to be read."""
+        return not self.stream.buffer and not self.stream.fill()
+
     def finish_writing(self) -> None:
         """Half-close: FIN, while we go on reading."""
         self.socket.shutdown(socket.SHUT_WR)

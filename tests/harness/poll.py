@@ -23,3 +23,15 @@ def until(probe: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s in vain for {what}; last seen: {value!r}")
         time.sleep(_STEP)
+
+
+def stalls(progress: Callable[[], int], limit: int, what: str) -> int:
+    """The value at which ``progress`` stops growing, which must be below ``limit``."""
+    last, since = progress(), time.monotonic()
+    while time.monotonic() - since < 0.7:
+        now = progress()
+        assert now < limit, f"{what}: {now} bytes went through against nobody"
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.02)
+    return last

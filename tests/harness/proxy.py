@@ -159,6 +159,11 @@ class Proxy:
         """The table generation /routes shows."""
         return int(self.admin_json("/routes")["generation"])
 
+    def applied(self, before: int) -> None:
+        """Wait until a generation later than ``before`` is served by every worker."""
+        poll.until(lambda: self.generation() > before, f"a generation after {before}")
+        poll.until(lambda: self.admin("/readyz")[0] == 200, "/readyz")
+
     def workers(self) -> list[int]:
         """Process ids of the worker processes."""
         try:

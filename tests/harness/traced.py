@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any
 
 from tests.harness import poll
 from tests.harness.collector import CLIENT, SERVER, Collector, Span, client_spans, server_spans
+from tests.harness.edge import Edge
 from tests.harness.proxy import REQUESTS, Proxy
 
 PARENT = "b7ad6b7169203331"
@@ -93,3 +95,35 @@ class Ledger:
         attempts = self.collector.find(lambda span: span.kind == CLIENT and span.trace_id == server.trace_id)
         grown = {label: count - self._faults.get(label, 0) for label, count in faults.items()}
         return Account(server, client_spans(attempts), records[0], {key: by for key, by in grown.items() if by})
+
+
+def told(edge: Edge, raw: bytes, status: int, method: str = "GET") -> Account:
+    """Send ``raw``, read an answer with ``status``, and what it left behind."""
+    ledger, before = Ledger(edge.proxy, edge.collector), time.time_ns()
+    with edge.client() as client:
+        client.send(raw)
+        response = client.response(method)
+        assert response.status == status
+        account = ledger.account(client.port)
+    judged(account, status, before)
+    return account
+
+
+def judged(account: Account, status: int | None, before: int) -> None:
+    """What holds of every account."""
+    server = account.server
+    assert before <= server.start <= server.end <= time.time_ns()
+    assert server.attributes.get("http.response.status_code") == status
+    for attempt in account.attempts:
+        assert server.start <= attempt.start <= attempt.end <= server.end
+        assert attempt.parent_id == server.span_id
+    record = account.record
+    assert record["trace_id"] == server.trace_id
+    assert record.get("status") in ((status,) if status else (0, None))
+
+
+def failed(account: Account, label: str) -> None:
+    """The label is the same word in span, log and metric."""
+    assert account.server.error_type == label
+    assert label in account.record.values(), account.record
+    assert account.faults == {label: 1}

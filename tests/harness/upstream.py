@@ -299,3 +299,36 @@ class Refusing:
 def total_body(requests: Sequence[Request]) -> int:
     """Bytes of all bodies."""
     return sum(len(request.body) for request in requests)
+
+
+class Held:
+    """A script that answers only once it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.hold(self.release)
+        exchange.send(OK)
+
+
+class Full:
+    """A port whose backlog is full: SYNs go unanswered, so that connecting takes for ever."""
+
+    def __init__(self) -> None:
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(0)
+        self.port: int = self._listener.getsockname()[1]
+        self._fillers: list[socket.socket] = []
+        for _ in range(8):
+            filler = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self._fillers.append(filler)
+
+    def stop(self) -> None:
+        for filler in self._fillers:
+            filler.close()
+        self._listener.close()

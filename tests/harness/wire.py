@@ -284,7 +284,9 @@ def read_request_head(stream: Stream) -> Request | None:
     if len(fields.all("Host")) != 1:
         raise WireError(f"Host {fields.all('Host')} in {head!r}")
     framing, length = _framing(fields, int(found[3]))
-    return Request(found[1].decode(), found[2].decode(), int(found[3]), fields, head, framing or "none", length)
+    request = Request(found[1].decode(), found[2].decode(), int(found[3]), fields, head, framing or "none", length)
+    request.complete = framing != "chunked" and not length
+    return request
 
 
 def read_request_body(stream: Stream, request: Request) -> None:

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import ssl
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from proxy.net.contexts import server_context, upstream_context
 from proxy.net.tls import TlsTransport
+from tests.net.openssl import openssl_command
 from tests.net.peers import Inner, Run, listening
-
-OPENSSL = shutil.which("openssl") or ""
-
-if not OPENSSL:  # pragma: no cover
-    if os.environ.get("CI") == "true":
-        pytest.fail("the openssl command is missing: apt-get install openssl", pytrace=False)
-    pytest.skip("the openssl command is missing", allow_module_level=True)
 
 
 @contextlib.asynccontextmanager
 async def openssl(*arguments: str | Path) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        OPENSSL, *map(str, arguments), stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.STDOUT
+        openssl_command(), *map(str, arguments), stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         yield process

@@ -198,6 +198,8 @@ def test_server_status(status: int, fault: str, outcome: str, code: int, error: 
     [
         (200, "", UNSET, None, None),
         (304, "", UNSET, None, None),
+        (399, "", UNSET, None, None),
+        (400, "", ERROR, "400", None),
         (404, "", ERROR, "404", None),
         (500, "", ERROR, "500", None),
         (0, "connect_failed", ERROR, "connect_failed", None),
@@ -279,6 +281,38 @@ def test_stream_offsets_of_any_size(offset: int) -> None:
     there = values(spans(record(attempts=[made]))[1])
     assert (there["spanway.request.start"], there["spanway.request.end"]) == (offset, offset + 999)
     assert (there["spanway.response.start"], there["spanway.response.end"]) == (offset, offset + 1)
+
+
+def test_ranges_that_cross_what_two_bytes_hold() -> None:
+    made = attempt(request_start=5, request_end=300_000, response_start=16_000, response_end=9_000_000)
+    there = values(spans(record(attempts=[made]))[1])
+    assert (there["spanway.request.start"], there["spanway.request.end"]) == (5, 300_000)
+    assert (there["spanway.response.start"], there["spanway.response.end"]) == (16_000, 9_000_000)
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_383, 16_384, (1 << 28) - 1, 1 << 28, 1 << 42])
+def test_body_sizes_are_there_when_there_was_a_body(size: int) -> None:
+    there = values(spans(record(request_body_size=size, response_body_size=size))[0])
+    for name in ("http.request.body.size", "http.response.body.size"):
+        assert there.get(name, 0) == size
+        assert (name in there) == (size > 0)
+
+
+@pytest.mark.parametrize("us", [0, 1, 16_383, 16_384, (1 << 28) - 1, 1 << 28])
+def test_phases_of_any_length(us: int) -> None:
+    at = START + us * US
+    made = record(
+        admit_ns=at,
+        route_ns=at + us * US + 999,
+        self_ns=us * US + 1,
+        loop_lag_us=us,
+        end_ns=START + 9 * us * US,
+        attempts=[attempt(start_ns=START, sent_ns=at, first_byte_ns=at + us * US, end_ns=at + 3 * us * US)],
+    )
+    server, client = spans(made)
+    names = ("admit", "route", "self", "loop_lag")
+    assert [values(server)[f"spanway.{name}.us"] for name in names] == [us] * 4
+    assert (values(client)["spanway.wait.us"], values(client)["spanway.relay.us"]) == (us, 2 * us)
 
 
 # What comes from the wire

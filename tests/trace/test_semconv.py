@@ -82,12 +82,19 @@ def test_spans_have_only_listed_attributes_of_the_listed_type_and_kind(made) -> 
 
 
 def test_every_listed_attribute_is_written_somewhere() -> None:
+    attempts = [
+        attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut"),
+        attempt(status=0),
+    ]
     everything = record(
-        parent_id=b"parent01", query=b"a=1", request_body_size=1, method=b"BREW", outcome="upgraded", error_type="internal",
-        attempts=[
-            attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut"), attempt(status=0)
-        ],
-    )  # fmt: skip
+        parent_id=b"parent01",
+        query=b"a=1",
+        request_body_size=1,
+        method=b"BREW",
+        outcome="upgraded",
+        error_type="internal",
+        attempts=attempts,
+    )
     written = [{each.key for each in span.attributes} for span in parsed(Encoder(Tracing()).encode(everything))]
     server, client = written[0], written[1] | written[2]
     for attribute in semconv.ATTRIBUTES:

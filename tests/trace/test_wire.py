@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -17,7 +18,7 @@ WIDTHS = st.sampled_from(
 )
 
 
-def written(key: str, **value: object) -> Span:
+def written(key: str, **value: Any) -> Span:
     return Span(attributes=[KeyValue(key=key, value=AnyValue(**value))])
 
 

@@ -1,0 +1,111 @@
+"""The whole demo with a stand-in for the proxy; tests/real has it with the real one."""
+
+import functools
+import io
+import os
+import re
+import signal
+import socket
+
+import pytest
+from rich.console import Console
+
+from proxy.demo import run as module
+from proxy.demo.fleet import Fleet
+from proxy.demo.run import MANIFESTS, demo, reachable
+from proxy.settings import Address, Settings, Tracing
+from tests.demo import standin
+
+SETTINGS = Settings(http=(Address("127.0.0.1", 0),), admin=Address("127.0.0.1", 0), tracing=Tracing(delay=0.1))
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=100, no_color=True, highlight=False)
+
+
+def test_it_shows_whole_traces_and_ends_by_itself(console):
+    assert demo(SETTINGS, 5.0, standin.run, console) == 0
+    text = console.file.getvalue()
+    assert re.search(r"shop.localhost/api/cart +→ 127\.0\.0\.1:\d+", text)
+    assert re.search(r"http://shop\.localhost:\d+/products/teapot", text)
+    assert re.search(r"http://127\.0\.0\.1:\d+  \(/traces", text)
+    assert "or by itself after 5 s" in text
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=" in text
+    # Drawn: the proxy's spans and the services' in one tree, with the line that explains it.
+    assert re.search(r"^spanway +└ (GET|POST) → (shop|cart|stock) ", text, re.MULTILINE)
+    assert re.search(r"^(shop|cart|stock) +└ (GET|POST) /", text, re.MULTILINE)
+    assert "▸ where the time went: " in text
+    happened = text[text.index("What happened") :]
+    numbers = r"(?s)requests +(\d+) answered.*traces +(\d+), (\d+) of them with the services' own spans"
+    (found,) = re.findall(numbers, happened)
+    answered, traces, joined = map(int, found)
+    assert answered >= 10
+    assert traces == answered
+    assert 0 < joined <= traces
+    assert re.search(r"slowest +\S.* on average", happened)
+    assert re.search(r"time went +.*(stock|shop) \d+ %", happened)
+    assert "150 µs of a request (median)" in happened
+
+
+def test_a_service_that_dies_ends_it_with_its_name(console):
+    pids = {}
+    start = Fleet.start
+
+    async def remember(self, *arguments):
+        await start(self, *arguments)
+        pids.update(self.pids)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fleet, "start", remember)
+        die = functools.partial(standin.run, meanwhile=lambda _: (3.0, lambda: os.kill(pids["stock"], signal.SIGKILL)))
+        assert demo(SETTINGS, 30.0, die, console) == 1
+    assert "demo: the service 'stock' ended with exit code -9" in console.file.getvalue()
+
+
+def test_traces_without_the_proxy_are_a_failure(console):
+    silent = functools.partial(standin.run, traced=False)
+    assert demo(SETTINGS, 2.0, silent, console) == 1
+    assert "demo: of 0 traces none has spans of both the proxy and a service" in console.file.getvalue()
+
+
+def test_silence_is_a_failure_also_without_an_end(console, monkeypatch):
+    monkeypatch.setattr(module, "SILENCE_S", 1.0)
+    silent = functools.partial(standin.run, traced=False)
+    assert demo(SETTINGS, None, silent, console) == 1
+    assert "no trace was seen" in console.file.getvalue()
+
+
+def test_ctrl_c_still_says_what_happened(console):
+    stopped = functools.partial(standin.run, meanwhile=lambda running: (3.5, lambda: running.stop(0)))
+    assert demo(SETTINGS, None, stopped, console) == 0
+    text = console.file.getvalue()
+    assert "Ctrl-C\n" in text
+    assert "What happened" in text
+
+
+def test_it_serves_its_own_manifests_whatever_the_user_has_and_finds_other_ports(console):
+    seen = []
+
+    def remember(settings, *, table=None, companions=()):
+        seen.append(settings)
+        return 7
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        settings = Settings(http=(address, address), https=(address,), admin=None, ingress_class="other")
+        assert demo(settings, 1.0, remember, console) == 7
+    (chosen,) = seen
+    assert chosen.ingress == (MANIFESTS,)
+    assert chosen.ingress_class == ""
+    assert chosen.https == ()
+    assert chosen.http == (Address("127.0.0.1", 0),)
+    assert chosen.admin == Address("127.0.0.1", 0)
+    assert {override.service for override in chosen.upstream} == {"shop", "cart", "stock"}
+    assert f"port {address.port} is taken" in console.file.getvalue()
+
+
+def test_a_wildcard_is_reached_by_loopback():
+    assert reachable(Address("0.0.0.0", 80)) == Address("127.0.0.1", 80)
+    assert reachable(Address("::", 80)) == Address("::1", 80)
+    assert reachable(Address("10.0.0.1", 80)) == Address("10.0.0.1", 80)
