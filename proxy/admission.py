@@ -47,14 +47,14 @@ def admit(x: Exchange, head: RequestHead) -> None:
         target = _other_form(x, target, authority)
     x.path, x.query, same = split(target)
     if not same:
-        target = x.path + b"?" + x.query if x.query else x.path
+        target = x.path + b"?" + x.query if b"?" in target else x.path
     if authority is None:
         if minor:
             raise Fault(Kind.BAD_HOST, "no Host (RFC 9112 section 3.2)")
         authority = b""
     else:
         x.host, port = parse_host(authority)
-        x.server_port = port or (443 if x.scheme == "https" else 80)
+        x.server_port = port or downstream.local_port
 
     # Framing and the options of the connection.
     x.framing = framing = request_framing(head)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.errors import Fault, Kind
 from proxy.http1.chunked import ChunkedReader, chunk, last_chunk
-from proxy.http1.fields import tokens
+from proxy.http1.fields import tokens, without
 from proxy.http1.framing import CHUNKED, response_framing
 from proxy.http1.scan import HEAD_END, ResponseHead, scan_response
 from proxy.net.clock import NEVER
@@ -35,6 +35,8 @@ TUNNEL: Final = 5
 DONE: Final = 6
 _STATES: Final = ("connecting", "head", "length", "chunks", "until close", "tunnel", "done")
 
+# Options that name no field of their own, and fields without which a response is another one.
+_KEPT: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"content-type", b"set-cookie", b"location"))
 _MOST_INTERIM: Final = 16  # 1xx responses before a final one
 
 
@@ -198,6 +200,9 @@ class Attempt(AttemptRecord):
         else:
             options = tokens(connection)
             self.keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+            nominated = set(options) - _KEPT
+            if nominated:
+                head.lines = without(head.lines, nominated)
         out = exchange.response_head(head, framing)
         if framing >= 0:
             left = framing - len(data)
@@ -239,7 +244,8 @@ class Attempt(AttemptRecord):
             try:
                 payload = reader.feed(data)
             except Fault as fault:
-                raise Fault(Kind.RESPONSE_CUT, fault.detail) from None
+                kind = Kind.RESPONSE_CUT if exchange.answered else Kind.BAD_RESPONSE
+                raise Fault(kind, fault.detail) from None
             if reader.rest:
                 self.keep = False
             piece = chunk(payload) if payload and exchange.chunked_out else payload

@@ -231,7 +231,7 @@ def _collector(settings: Settings, values: Mapping[str, Value]) -> dict[str, Val
     # OTLP exporter specification, "Endpoint URLs for OTLP/HTTP": to every endpoint but this one v1/traces is added.
     whole = origin == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
     follows = {"tracing.exact_endpoint": Value(whole, origin)}
-    if collector.port == OTLP_HTTP_PORT:
+    if collector.scheme and (collector.port == OTLP_HTTP_PORT or collector.path not in ("", "/")):
         follows["tracing.protocol"] = Value("http/protobuf", origin)
     return {key: value for key, value in follows.items() if key not in values}
 

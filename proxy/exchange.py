@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.worker import Worker
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
+_REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 _DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
 
 
@@ -33,12 +34,12 @@ class Exchange(RequestRecord):
     """See the module. Made by the downstream connection, which calls `begin` or `refuse` once."""
 
     __slots__ = (
-        "_answered",
         "_finished",
         "_flushing",
         "_half_closed",
         "_key",
         "_prefix",
+        "answered",
         "attempt",
         "authority",
         "chunked_out",
@@ -83,7 +84,7 @@ class Exchange(RequestRecord):
         self.route = self.claim = self.attempt = self.upload = None
         self.generation = worker.table.generation
         self.expects = self.wants_trailers = self.keep = False
-        self.chunked_out = self._answered = self._finished = self._flushing = self._half_closed = False
+        self.chunked_out = self.answered = self._finished = self._flushing = self._half_closed = False
         self.request_done = True
         self.status = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = 0
         self.request_body_size = self.response_body_size = self.framing = 0
@@ -91,7 +92,7 @@ class Exchange(RequestRecord):
         self.attempts: list[AttemptRecord] = []
 
     def __repr__(self) -> str:
-        state = "finished" if self._finished else "answering" if self._answered else "waiting"
+        state = "finished" if self._finished else "answering" if self.answered else "waiting"
         return f"Exchange({self.method!r} {self.path!r}, {state}, {self.attempt!r})"
 
     # accept > admit > route > balance > connect
@@ -110,8 +111,8 @@ class Exchange(RequestRecord):
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
                 return
-            if head.method == b"TRACE":
-                raise Fault(Kind.METHOD_NOT_ALLOWED, "TRACE")
+            if head.method in _REFUSED:
+                raise Fault(Kind.METHOD_NOT_ALLOWED, head.method.decode("ascii"))
             if route is None:
                 raise Fault(Kind.NO_ROUTE, f"{self.host!r} {self.path!r}")
             self.read_timeout = route.read_timeout
@@ -239,7 +240,6 @@ class Exchange(RequestRecord):
     def response_head(self, head: ResponseHead, framing: int) -> bytes:
         """The response's head for the downstream; settles whether the connection is kept."""
         self.status = status = head.status
-        self._answered = True
         self.keep = keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
         out = head.lines
         noted = head.noted
@@ -267,6 +267,7 @@ class Exchange(RequestRecord):
 
     def relay(self, data: bytes, size: int) -> None:
         """Write response bytes, ``size`` of them body payload."""
+        self.answered = True
         self.response_body_size += size
         self.downstream.transport.write(data)
 
@@ -304,7 +305,6 @@ class Exchange(RequestRecord):
         assert route is not None  # noqa: S101 - an attempt has a route
         self.status = 101
         self.outcome = "upgraded"
-        self._answered = True
         self.keep = False
         self.tunnel_timeout = self.read_timeout = max(worker.timeouts.tunnel, route.read_timeout)
         lines = [*head.lines, b"Connection: Upgrade", b"Upgrade: " + head.noted[b"upgrade"]]
@@ -348,7 +348,7 @@ class Exchange(RequestRecord):
             self.client_gone()
             return False
         self.keep = False
-        if not self._answered and self.version:
+        if not self.answered and self.version:
             # A close and a half-close look the same. An interim response is legal at any time (RFC 9110 section
             # 15.2), and only a client that has really left answers it with a reset.
             self.downstream.transport.write(answers.CONTINUE)
@@ -369,7 +369,7 @@ class Exchange(RequestRecord):
 
     def overdue(self) -> None:
         """The downstream's deadline has passed."""
-        if self._flushing or self._answered:
+        if self._flushing or self.answered:
             self.fail(Fault(Kind.CLIENT_STALLED))
         else:
             self.fail(Fault(Kind.REQUEST_TIMEOUT, "the request body stopped arriving"))
@@ -382,7 +382,7 @@ class Exchange(RequestRecord):
         route = self.route
         if (
             retry is not Retry.NEVER
-            and not self._answered
+            and not self.answered
             and not attempt.first_byte_ns
             and route is not None
             and len(self.attempts) < min(route.tries, self.worker.settings.retry_tries)
@@ -408,7 +408,7 @@ class Exchange(RequestRecord):
         else:
             self.error_type = kind.label
         self.detail = fault.detail
-        if self._answered or not kind.status:
+        if self.answered or not kind.status:
             self.downstream.abort()
             self._finish(time.time_ns())
             return
@@ -421,7 +421,6 @@ class Exchange(RequestRecord):
     def _answer(self, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
         """Answer in the upstream's stead."""
         self.status = status
-        self._answered = True
         self.keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
         if self.worker.response_extra:
             extra += b"".join([line + b"\r\n" for line in self.worker.response_extra(self)])

@@ -153,7 +153,7 @@ class Tracing:
     )
     protocol: Literal["grpc", "http/protobuf"] = setting(
         "grpc",
-        "OTLP protocol (http/protobuf where none is set and the endpoint's port is 4318)",
+        "OTLP protocol (where none is set: http/protobuf for an endpoint with port 4318 or a path)",
         flag="otlp-protocol",
         otel=otlp("PROTOCOL"),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.balance.registry import Registry
 from proxy.connect.pool import Connector, Pool
+from proxy.errors import Kind
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NO_KEY: Final = b""
+GONE: Final = Kind.CLIENT_GONE.label
 
 
 class Worker:
@@ -139,7 +141,7 @@ class Worker:
             exchange.status,
             exchange.end_ns - exchange.start_ns,
             exchange.self_ns,
-            exchange.error_type or exchange.outcome,
+            exchange.error_type or (exchange.outcome if exchange.outcome == GONE else ""),
             exchange.trace_id,
             exchange.recorded,
             exchange.end_ns,

@@ -240,7 +240,10 @@ TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
         ({}, {ENDPOINT: "http://c:4317"}, "http://c:4317", "grpc"),
         ({}, {ENDPOINT: "c:4317"}, "c:4317", "grpc"),
         ({}, {ENDPOINT: "unix:/run/otel.sock"}, "unix:/run/otel.sock", "grpc"),
-        ({}, {ENDPOINT: "http://c:4318/x"}, "http://c:4318/x", "http/protobuf"),
+        ({}, {ENDPOINT: "http://c:4318"}, "http://c:4318", "http/protobuf"),
+        ({}, {ENDPOINT: "https://c/otlp"}, "https://c/otlp", "http/protobuf"),
+        ({}, {ENDPOINT: "https://c/"}, "https://c/", "grpc"),
+        ({}, {ENDPOINT: "c:4318"}, "c:4318", "grpc"),
         ({}, {TRACES_ENDPOINT: "http://a:1", ENDPOINT: "http://b:2"}, "http://a:1", "grpc"),
         ({}, {ENDPOINT: "http://c:4318", PROTOCOL: "grpc"}, "http://c:4318", "grpc"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -122,6 +123,21 @@ class Certificates:
 
             self._fallback = default_certificate()
         return self._fallback
+
+
+def ignore_malformed_names() -> None:
+    """Keep strangers from filling the log; for a worker to call once.
+
+    An SNI that is not ASCII fails its handshake before any callback of ours, and CPython then reports the decoding
+    error as an unraisable exception, with a traceback.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
+            report(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _same(one: CertificateSpec, other: CertificateSpec) -> bool:

@@ -47,6 +47,7 @@ class Downstream(asyncio.Protocol):
         "exchange",
         "forwarded_for",
         "forwarding",
+        "local_port",
         "opening",
         "peer_address",
         "peer_port",
@@ -64,7 +65,7 @@ class Downstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.opening: Opening | None = None
         self.deadline = NEVER
-        self.peer_address, self.peer_port = "", 0
+        self.peer_address, self.peer_port, self.local_port = "", 0, 0
         self.client_address, self.client_port = source or ("", 0)
         self.trusted = False
         self.stalled = False
@@ -93,6 +94,7 @@ class Downstream(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=0)
         peer = self.transport.get_extra_info("peername") or ("", 0)
         self.peer_address, self.peer_port = worker.address_text(peer[0]), peer[1]
+        self.local_port = self.transport.get_extra_info("sockname")[1]
         if not self.client_address:
             self.client_address, self.client_port = self.peer_address, self.peer_port
         self.trusted = worker.trust.trusts(self.client_address)
@@ -282,7 +284,7 @@ class Downstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if self._closing or self.transport.is_closing():
             return
-        if not keep or self._ended:
+        if not keep:
             self._close(exchange)
             return
         if unread:
@@ -295,6 +297,8 @@ class Downstream(asyncio.Protocol):
             self.resume()
         if self._buffer:
             self._serve()
+        if self._ended and self.exchange is None and not self._closing:
+            self._close(None)  # the last complete request of a half-closed connection has been answered
 
     def _close(self, exchange: Exchange | None) -> None:
         """Close after a response, gently if the client may still be sending."""

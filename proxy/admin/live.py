@@ -150,7 +150,7 @@ class Live:
             self._leave(late)
         if self._left_out and now - self._remarked >= REMARK_S:
             self._remarked = now
-            self._console.print(self._remark(), soft_wrap=True)
+            self._console.print(self._remark())
             self._console.print()
             self._left_out = self._left_failed = 0
             self._left_slowest = None

@@ -21,10 +21,9 @@ def split(target: bytes) -> tuple[bytes, bytes, bool]:
 
     Raises `Fault`: BAD_TARGET for a bad escape, an escaped NUL, or a path that climbs above the root.
     """
-    path, mark, query = target.partition(b"?")
+    path, _, query = target.partition(b"?")
     if b"%" not in path and b"//" not in path and b"/." not in path:
-        # "?" alone is kept off: `/x?` and `/x` are one resource to every server we know, but two texts.
-        return path, query, bool(query) or not mark
+        return path, query, True
     normal = normal_path(path)
     return normal, query, normal == path
 

@@ -7,7 +7,7 @@ them as it is, names of fields, arguments and cookies without regard to case.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from proxy.errors import SettingsError

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+import os
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.net.clock import NEVER
 from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
     from proxy.connect.pool import Pool
+
+_RESCUED: Final = 256 * 1024  # bytes, one read
 
 
 class Borrower(Protocol):
@@ -114,10 +117,23 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.closed = True
+        if exc is not None and self.borrower is not None:
+            self._rescue()
         self.pool.lost(self)
         borrower, self.borrower = self.borrower, None
         if borrower is not None:
             borrower.upstream_lost(exc)
+
+    def _rescue(self) -> None:
+        """Read what arrived before our own write failed: often the answer that says why (a 4xx during an upload)."""
+        if self.tls is not None:
+            return
+        try:
+            data = os.read(self.transport.get_extra_info("socket").fileno(), _RESCUED)
+        except OSError:
+            return
+        if data:
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         """The kernel's send buffer is full."""

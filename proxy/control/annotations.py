@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from proxy.balance.hash_key import compile_key
 from proxy.control.problem import Subject, quoted
+from proxy.errors import SettingsError
 from proxy.route.spec import Policy, RouteSpec, Scheme
 
 OURS: Final = "spanway.io/"
@@ -25,6 +27,7 @@ PREFIXES: Final = (OURS, NGINX)
 
 MOST_TRIES: Final = 10  # stands for "no limit", which nginx writes as 0
 LONGEST_TIMEOUT: Final = 7 * 24 * 3600  # seconds
+LONGEST_KEY: Final = 256  # characters of a hash key, before variables are filled in
 
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(RouteSpec)}
 
@@ -118,23 +121,15 @@ def policy(text: str) -> Policy:
     raise InvalidValue("a policy is round_robin, ewma or least_conn; for a hash use upstream-hash-by")
 
 
-# What a hash key may be made of: nginx variables that a proxy knows of a request.
-_NAME: Final = (
-    r"(?:remote_addr|binary_remote_addr|request_uri|uri|args|host|scheme|request_method|request_id"
-    r"|(?:http|arg|cookie)_[A-Za-z0-9_]{1,64})"
-)
-_VARIABLE: Final = re.compile(rf"\$(?:\{{{_NAME}\}}|{_NAME}(?![A-Za-z0-9_]))")
-
-
 def hash_key(text: str) -> str:
-    """upstream-hash-by: nginx variables and text between them."""
+    """upstream-hash-by: nginx variables and text between them (`balance.hash_key`)."""
     value = text.strip()
-    if not value or len(value) > 256 or not value.isprintable():
+    if not value or len(value) > LONGEST_KEY or not value.isprintable():
         raise InvalidValue("a hash key is made of nginx variables, such as $remote_addr or $http_x_user")
-    if "$" not in value:
-        raise InvalidValue("a hash key without a variable would send every request to one endpoint")
-    if "$" in _VARIABLE.sub("", value):
-        raise InvalidValue("a hash key may use $remote_addr, $request_uri, $uri, $host, $http_*, $arg_* and $cookie_*")
+    try:
+        compile_key(value)
+    except SettingsError as exc:
+        raise InvalidValue(str(exc)) from None
     return value
 
 

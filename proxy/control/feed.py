@@ -85,7 +85,8 @@ class Feed:
         self._tell(update.problems)
         if update.table is not None:
             await self._sink.apply(update.table, update.problems)
-            self._say(f"generation {update.table.generation} is served: {len(update.table.routes)} routes")
+            routes = len(update.table.routes)
+            self._say(f"generation {update.table.generation} is served: {routes} route{'s' * (routes != 1)}")
             return
         self._sink.report(update.problems)
         served = self._generations.table
@@ -98,4 +99,4 @@ class Feed:
         for problem in ordered[:MOST_TOLD]:
             self._say(str(problem))
         if len(ordered) > MOST_TOLD:
-            self._say(f"and {len(ordered) - MOST_TOLD} more problems; 'spanway check' lists them all")
+            self._say(f"and {len(ordered) - MOST_TOLD} more; 'spanway check' lists them all")

@@ -1,9 +1,10 @@
 """The table that manifest files describe, from one state of the files to the next.
 
 **Errors keep the last good table.** Whatever an API server would have refused, and whatever cannot be read or cannot
-mean anything, is an error (`control.problem.Problem`); while there is one, in any file, the table that was built
-before stays as a whole, so that half a change is never served. Warnings change nothing: what is missing or not
-supported is left out, said, and the rest served. At the start, where there is nothing to keep, errors leave no table.
+mean anything (a value of an annotation, a certificate that an Ingress uses with another's key), is an error
+(`control.problem.Problem`); while there is one, in any file, the table that was built before stays as a whole, so
+that half a change is never served. Warnings change nothing: what is missing or not supported is left out, said, and
+the rest served. At the start, where there is nothing to keep, errors leave no table.
 
 A file that goes away takes its objects with it. A path from the command line that goes away is an error.
 """

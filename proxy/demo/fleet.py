@@ -110,6 +110,7 @@ class Fleet:
             await self._ended()
         except asyncio.CancelledError:
             self._kill()
+            await self._ended()  # at once; the event loop cannot be closed before
             raise
 
     async def _ended(self) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from proxy.admin.columns import DIM, ERROR
@@ -113,7 +113,7 @@ class Story:
         try:
             await self._tell(running, reachable(admin), traffic, live)
         except (ServiceFailed, DemoFailed) as failure:
-            self._console.print(Text(f"demo: {failure}", ERROR), soft_wrap=True)
+            self._say(Text(f"demo: {failure}", ERROR))
             code = 1
         except asyncio.CancelledError:  # Ctrl-C: what is known is said, nothing is waited for
             live.finish()
@@ -162,9 +162,8 @@ class Story:
                 f"is {running.settings.tracing.sampler} sampling set?"
             )
 
-    def _say(self, lines: Iterable[Text]) -> None:
-        for line in lines:
-            self._console.print(line, soft_wrap=True)
+    def _say(self, *parts: RenderableType) -> None:
+        self._console.print(*parts, sep="\n")
 
 
 def _counts(failures: Counter[str]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
 from statistics import median
 from typing import Final
 
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.style import Style
 from rich.text import Text
 
@@ -25,7 +25,7 @@ from proxy.trace.tree import TraceView
 MOST_ROUTES: Final = 256  # by name; the demo has a dozen
 RECENT: Final = 10_000  # requests whose self time is kept
 PLACES: Final = 6  # named in "time went"
-INDENT: Final = 13  # columns before each line's text
+LEAST_TEXT: Final = 40  # columns
 
 
 class Tally:
@@ -83,58 +83,68 @@ class Tally:
         return median(self._self_us) if self._self_us else None
 
 
-def opening(running: Running, fleet: Fleet, seconds: float | None) -> Iterator[Text]:
+def opening(running: Running, fleet: Fleet, seconds: float | None) -> RenderableType:
     """What has been started, where it is, and how to stop it."""
     tracing = running.settings.tracing
-    port = running.http[0].port
     collector = printable(tracing)
-    yield Text()
-    yield Text("Three services behind the proxy, and every request one trace.", "bold")
-    yield Text()
+    lines = _Lines()
     for path, name in (("", "shop"), ("/api/cart", "cart"), ("/api/stock", "stock")):
-        yield _line(f"  {name}", f"{HOST}{path}".ljust(26) + f"→ {fleet.addresses[name]}")
-    yield _line("  proxy", f"http://{HOST}:{port}/products/teapot  (open it, or curl it)")
-    yield _line("  admin", f"http://{running.admin}  (/traces, /routes, /metrics)")
+        lines.add(name, f"{HOST}{path}".ljust(26) + f"→ {fleet.addresses[name]}")
+    lines.add("proxy", f"http://{HOST}:{running.http[0].port}/products/teapot  (open it, or curl it)")
+    lines.add("admin", f"http://{running.admin}  (/traces, /routes, /metrics)")
     if collector:
-        yield _line(
-            "  Jaeger", f"all spans also go to {collector} ({tracing.protocol}); search its UI for the service shop"
-        )
+        text = f"all spans also go to {collector} ({tracing.protocol}); search its UI for the service shop"
     else:
-        yield _line(
-            "  Jaeger", "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 ./dev demo sends all spans there too"
-        )
-    yield _line("  stop", "Ctrl-C" + (f", or by itself after {seconds:g} s" if seconds is not None else ""))
-    yield Text()
+        text = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 ./dev demo sends all spans there too"
+    lines.add("Jaeger", text)
+    lines.add("stop", "Ctrl-C" + (f", or by itself after {seconds:g} s" if seconds is not None else ""))
+    return Group("", Text("Three services behind the proxy, and every request one trace.", "bold"), "", lines, "")
 
 
 def closing(
     tally: Tally, traffic: Traffic, export: ExportCounters | None = None, collector: str = ""
-) -> Iterator[Text]:
+) -> RenderableType:
     """What was seen; ``export`` is the proxy's account of its spans, if it still could be asked."""
-    yield Text("What happened", "bold")
+    lines = _Lines()
     statuses = ", ".join(f"{number} with {status}" for status, number in sorted(traffic.statuses.items()))
     unanswered = f", {traffic.failures.total()} not" if traffic.failures else ""
-    yield _line("  requests", f"{traffic.answered} answered{unanswered}" + (f": {statuses}" if statuses else ""))
+    lines.add("requests", f"{traffic.answered} answered{unanswered}" + (f": {statuses}" if statuses else ""))
     failed = f", {tally.failed} failed" if tally.failed else ""
-    yield _line("  traces", f"{tally.traces}, {tally.joined} of them with the services' own spans{failed}")
+    lines.add("traces", f"{tally.traces}, {tally.joined} of them with the services' own spans{failed}")
     if tally.slowest is not None:
         name, requests, ns = tally.slowest_route()
-        yield _line("  slowest", f"{labels.clean(name)}: {duration(ns)} on average, {count(requests, 'request')}")
-        once = f"{labels.title(tally.slowest.root)}: {duration(tally.slowest.duration_ns)} once"
-        yield _line("", f"{once}, trace {tally.slowest.trace_id}")
-        parts = " · ".join(f"{labels.clean(place)} {share(percent, 100)}" for place, percent in tally.places())
-        yield _line("  time went", parts)
+        lines.add("slowest", f"{labels.clean(name)}: {duration(ns)} on average, {count(requests, 'request')}")
+        lines.add("", f"{labels.title(tally.slowest.root)}: {duration(tally.slowest.duration_ns)} once")
+        lines.add("", f"trace {tally.slowest.trace_id}", DIM)
+        places = " · ".join(f"{labels.clean(place)} {share(percent, 100)}" for place, percent in tally.places())
+        lines.add("time went", places)
     if (us := tally.self_us()) is not None:
-        yield _line("  the proxy", f"itself took {duration(us * 1000)} of a request (median)")
+        lines.add("the proxy", f"itself took {duration(us * 1000)} of a request (median)")
     if export is not None:
         lost = sum(export.dropped.values()) + export.rejected
         where = f"{export.acknowledged} accepted by {collector}" if collector else "kept in memory: no collector is set"
-        trouble = f"; {lost} lost" if lost else ""
-        pending = (
-            f"; {export.pending} still waiting ({export.last_error})" if export.pending and export.last_error else ""
-        )
-        yield _line("  spans", f"{export.recorded} of the proxy, {where}{trouble}{pending}", ERROR if lost else "")
+        trouble = [f"{lost} lost"] if lost else []
+        if collector and export.pending and export.last_error:
+            trouble.append(f"{export.pending} not accepted yet: {labels.clean(export.last_error)}")
+        style = ERROR if trouble else ""
+        lines.add("spans", "; ".join([f"{export.recorded} of the proxy, {where}", *trouble]), style)
+    return Group(Text("What happened", "bold"), lines)
 
 
-def _line(label: str, text: str, style: Style | str = "") -> Text:
-    return Text().append(label.ljust(INDENT), DIM).append(text, style)
+class _Lines:
+    """Labels in a column, and what is said of each beside it, wrapped there."""
+
+    def __init__(self) -> None:
+        self._lines: Final[list[tuple[str, Text]]] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        indent = 2 + max(len(label) for label, _ in self._lines) + 2
+        for label, text in self._lines:
+            shown = f"  {label}".ljust(indent)
+            for part in text.wrap(console, max(options.max_width - indent, LEAST_TEXT)):
+                yield Text().append(shown, DIM).append_text(part)
+                shown = " " * indent
+
+    def add(self, label: str, text: str, style: Style | str = "") -> None:
+        """One more line."""
+        self._lines.append((label, Text(text, style)))

@@ -16,7 +16,7 @@ _MOST_TRAILER_BYTES: Final = 8 * 1024
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
 _EXTENSIONS: Final = re.compile(
-    rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+[ \t]*+"
+    rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+"
 )
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]+")
 _VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -28,17 +28,19 @@ class ChunkedReader:
     """Decodes one body piece by piece.
 
     `feed` takes what arrived and returns the payload in it; then ``done`` says whether the body is complete, ``rest``
-    holds the bytes after it and ``trailers`` its trailer lines that may be forwarded. A chunk extension is checked,
+    holds the bytes after it and ``trailers`` its trailer lines that may be forwarded. ``announced`` is the payload of all
+    chunks begun so far, in bytes: what is too large is known by its first chunk size. A chunk extension is checked,
     counted and never forwarded.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_left", "_trailer_bytes", "done", "rest", "trailers")
+    __slots__ = ("_buffer", "_extensions", "_left", "_trailer_bytes", "announced", "done", "rest", "trailers")
 
     def __init__(self, most_extensions: int) -> None:
         self._buffer = b""
         self._left = _SIZE
         self._extensions = most_extensions
         self._trailer_bytes = _MOST_TRAILER_BYTES
+        self.announced = 0
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
@@ -104,7 +106,9 @@ class ChunkedReader:
                 raise Fault(Kind.BAD_FRAMING, "too many bytes of chunk extensions")
             if _EXTENSIONS.fullmatch(extension) is None:
                 raise Fault(Kind.BAD_FRAMING, "a malformed chunk size or chunk extension")
-        return int(digits, 16)
+        size = int(digits, 16)
+        self.announced += size
+        return size
 
     def _trailer(self, line: bytes) -> None:
         self._trailer_bytes -= len(line) + 2

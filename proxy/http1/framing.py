@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.errors import Fault, Kind
-from proxy.http1.fields import tokens
+from proxy.http1.fields import TOKEN, tokens
 from proxy.http1.scan import RequestHead, ResponseHead
 
 CHUNKED: Final = -1
@@ -75,6 +75,8 @@ def _coding(value: bytes) -> int:
     members = [part.strip(b" \t") for part in value.split(b",")]
     if not all(members):
         raise Fault(Kind.BAD_FRAMING, "an empty transfer coding")
+    if not all(TOKEN.fullmatch(member.partition(b";")[0].rstrip(b" \t")) for member in members):
+        raise Fault(Kind.BAD_FRAMING, "a transfer coding that is not a token")
     if b"chunked" in codings[:-1] or codings.count(b"chunked") > 1:
         raise Fault(Kind.BAD_FRAMING, "chunked is not the last transfer coding, or is applied twice")
     raise Fault(Kind.NOT_IMPLEMENTED, "a transfer coding other than chunked")

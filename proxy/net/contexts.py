@@ -29,11 +29,11 @@ def server_context() -> ssl.SSLContext:
     return context
 
 
-def upstream_context(ca_file: str = "", verify: bool = False) -> ssl.SSLContext:
+def upstream_context(ca_file: str | None = None, verify: bool = False) -> ssl.SSLContext:
     """The context for TLS to upstreams: TLS 1.2 and 1.3, ALPN http/1.1.
 
     ``verify`` checks the certificate and its name, against the PEM certificates in ``ca_file`` or, when that is
-    empty, the system's; without it any certificate will do (ingress-nginx: proxy-ssl-verify is off by default).
+    absent, the system's; without it any certificate will do (ingress-nginx: proxy-ssl-verify is off by default).
     Raises `SettingsError` for a file that cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -150,6 +150,19 @@ class Records:
         """Bytes of plaintext that wait for a renegotiation."""
         return len(self._backlog)
 
+    def info(self, name: str) -> object:
+        """What asyncio's transports call ``ssl_object``, ``sslcontext``, ``cipher`` or ``peercert``; None for others."""
+        match name:
+            case "ssl_object":
+                return self.tls
+            case "sslcontext":
+                return self.tls.context
+            case "cipher":
+                return self.tls.cipher()
+            case "peercert":
+                return self.tls.getpeercert()
+        return None
+
     def close(self) -> bytes:
         """Our close_notify, after what waited."""
         with contextlib.suppress(ssl.SSLError):

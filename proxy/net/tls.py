@@ -251,14 +251,12 @@ class TlsTransport(Layer):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send: one write to the raw transport, whatever the number of records."""
-        if self._state != _OPEN or not data:
-            return
-        ciphertext = self._records.encrypt(data)
-        if ciphertext:
-            self.bytes_out += len(ciphertext)
-            self._raw.write(ciphertext)
-        if self._records.error is not None:
-            self._end()
+        if self._state == _OPEN and data:
+            ciphertext = self._records.encrypt(data)
+            if ciphertext:
+                self._send(ciphertext)
+            if self._records.error is not None:
+                self._end()
 
     def _send(self, ciphertext: bytes) -> None:
         self.bytes_out += len(ciphertext)
@@ -316,16 +314,8 @@ class TlsTransport(Layer):
 
     def get_extra_info(self, name: str, default: object = None) -> Any:
         """As asyncio names them: ``ssl_object``, ``sslcontext``, ``cipher``, ``peercert``, or the raw transport's."""
-        tls = self._records.tls
-        if name == "ssl_object":
-            return tls
-        if name == "sslcontext":
-            return tls.context
-        if name == "cipher":
-            return tls.cipher()
-        if name == "peercert":
-            return tls.getpeercert()
-        return self._raw.get_extra_info(name, default)
+        known = self._records.info(name)
+        return self._raw.get_extra_info(name, default) if known is None else known
 
     @property
     def version(self) -> str:

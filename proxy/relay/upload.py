@@ -55,7 +55,7 @@ class Upload:
         else:
             payload = reader.feed(data)
             self.size += len(payload)
-            if 0 < self._limit < self.size:
+            if 0 < self._limit < reader.announced:
                 raise Fault(Kind.BODY_TOO_LARGE, f"over {self._limit} bytes of chunks")
             wire = chunk(payload) if payload else b""
             if reader.done:

@@ -206,7 +206,7 @@ def render(explanation: Explanation) -> str:
     else:
         lines += [f"Route {_title(route)}", f"  {explanation.reason}", *_backend_lines(backend, route)]
     if explanation.scheme == "https":
-        lines.append(f"  certificate: {explanation.certificate or 'none for this host'}")
+        lines.append(f"  certificate: {explanation.certificate or 'none for this host, so a self-signed one is shown'}")
     if explanation.lost:
         lines += ["", "Also matches"]
         lines += [f"  {_title(candidate.route)}\n    but {candidate.reason}" for candidate in explanation.lost]

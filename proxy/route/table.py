@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import SettingsError
 from proxy.route.match import PathTree
@@ -42,7 +42,7 @@ class Route:
         "uid",
     )
 
-    def __init__(self, spec: RouteSpec, index: int, generation: int, backend: object, stats: RouteStats) -> None:
+    def __init__(self, spec: RouteSpec, index: int, generation: int, backend: Any, stats: RouteStats) -> None:
         self.spec: Final = spec
         self.index: Final = index
         self.generation: Final = generation
@@ -83,7 +83,7 @@ class Table:
     def __init__(
         self,
         spec: TableSpec,
-        backends: Mapping[str, object],
+        backends: Mapping[str, Any],
         stats_of: Callable[[RouteSpec], RouteStats],
     ) -> None:
         self.spec: Final = spec

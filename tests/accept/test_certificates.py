@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.accept.certificates import Certificates
+from proxy.accept.certificates import Certificates, ignore_malformed_names
 from proxy.accept.selfsigned import NAME
 from proxy.net.records import Records
 from proxy.route.spec import CertificateSpec, TableSpec
@@ -250,3 +252,24 @@ def test_only_strong_suites_are_offered() -> None:
         assert suite["aead"]
         assert suite["strength_bits"] >= 128
         assert suite["name"].startswith(("TLS_", "ECDHE-"))
+
+
+def test_a_malformed_name_fails_its_handshake_and_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    ignore_malformed_names()
+    certificates = Certificates()
+    certificates.update(table(spec("ns/shop", SHOP, "shop.test")))
+    hello = Records(any_server(), server_side=False, server_hostname="shop.test").shake(b"")
+    ours = Records(certificates.context, server_side=True)
+    ours.shake(hello.replace(b"shop.test", b"sh\xffp.test"))
+    assert ours.failure
+    assert reports == []
+
+    class Failing:
+        def __del__(self) -> None:
+            raise UnicodeDecodeError("ascii", b"", 0, 0, "no name")
+
+    Failing()
+    gc.collect()
+    assert len(reports) == 1  # everything else is

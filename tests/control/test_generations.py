@@ -61,8 +61,8 @@ def test_a_broken_file_keeps_the_last_good_table_as_a_whole(folder: Path) -> Non
 @pytest.mark.parametrize(
     "broken",
     [
-        ingress("Prefix nothing -> api:80"),
-        ingress("Prefix / -> api:80", annotations="spanway.io/proxy-body-size: huge"),
+        ingress("Prefix nothing -> api:80", name="broken"),
+        ingress("Prefix / -> api:80", name="broken", annotations="spanway.io/proxy-body-size: huge"),
         "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}",
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: x}]}",
         "a: 1\na: 2",

@@ -11,7 +11,7 @@ import pytest
 from proxy.control import watch
 from proxy.control.generations import Generations, Update
 from proxy.control.watch import Watcher, look
-from tests.control.texts import API, ingress
+from tests.control.texts import API, ingress, put
 
 INTERVAL = 0.01
 
@@ -64,9 +64,9 @@ def paths_of(update: Update) -> list[str]:
 async def test_changes_additions_and_removals(folder: Path) -> None:
     async with watching(folder) as found:
         assert await found.quiet()
-        (folder / "web.yaml").write_text(ingress("Prefix /new -> api:80"))
+        put(folder / "web.yaml", ingress("Prefix /new -> api:80"))
         assert paths_of(await found.next()) == ["/new"]
-        (folder / "more.yaml").write_text(ingress("Prefix /more -> api:80", name="more"))
+        put(folder / "more.yaml", ingress("Prefix /more -> api:80", name="more"))
         assert paths_of(await found.next()) == ["/more", "/new"]
         (folder / "web.yaml").unlink()
         update = await found.next()
@@ -78,18 +78,18 @@ async def test_changes_additions_and_removals(folder: Path) -> None:
 
 async def test_a_broken_file_is_told_once_and_then_mended(folder: Path) -> None:
     async with watching(folder) as found:
-        (folder / "web.yaml").write_text("a: [")
+        put(folder / "web.yaml", "a: [")
         update = await found.next()
         assert (update.table, update.refused) == (None, True)
         assert await found.quiet()
-        (folder / "web.yaml").write_text(ingress("Prefix / -> api:80"))
+        put(folder / "web.yaml", ingress("Prefix / -> api:80"))
         update = await found.next()
         assert (update.table, update.problems) == (None, ()), "the old table again, and nothing to say any more"
 
 
 async def test_what_does_not_matter_is_not_told(folder: Path) -> None:
     async with watching(folder) as found:
-        (folder / "web.yaml").write_text("# said more kindly\n" + ingress("Prefix / -> api:80"))
+        put(folder / "web.yaml", "# said more kindly\n" + ingress("Prefix / -> api:80"))
         (folder / "notes.txt").write_text("nothing")
         (folder / ".web.yaml.swp").write_text("a: [")
         assert await found.quiet()
@@ -115,14 +115,14 @@ async def test_a_file_put_in_place_of_another(folder: Path) -> None:
         assert paths_of(await found.next()) == ["/new"]
         (folder / "web.yaml").unlink()
         assert (await found.next()).refused
-        (folder / "web.yaml").write_text(ingress("Prefix /back -> api:80"))
+        put(folder / "web.yaml", ingress("Prefix /back -> api:80"))
         assert paths_of(await found.next()) == ["/back"]
 
 
 async def test_what_changed_before_the_first_look_is_read(folder: Path) -> None:
     generations = Generations([folder])
     generations.refresh()
-    (folder / "web.yaml").write_text(ingress("Prefix /early -> api:80"))
+    put(folder / "web.yaml", ingress("Prefix /early -> api:80"))
     told: asyncio.Queue[Update] = asyncio.Queue()
     task = asyncio.create_task(Watcher(generations, INTERVAL, INTERVAL).run(told.put))
     assert paths_of(await asyncio.wait_for(told.get(), 20)) == ["/early"]
@@ -206,7 +206,7 @@ async def test_looks_are_paced_by_their_cost(tmp_path: Path, monkeypatch: pytest
 
     cost = iter((0.001, 0.4))
     monkeypatch.setattr(watch, "_timed_look", lambda _: (((), ()), next(cost)))
-    monkeypatch.setattr(watch.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
 
     async def ignore(_: Update) -> None:
         return None

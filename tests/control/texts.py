@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 from proxy.control.build import EVERYTHING, Choices, build
 from proxy.control.manifests import Manifest, parse
@@ -14,6 +15,13 @@ from proxy.settings import Override
 
 def dedent(text: str) -> str:
     return textwrap.dedent(text).lstrip("\n")
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file in one step: a watcher never sees it half written."""
+    new = path.with_name(f".{path.name}")
+    new.write_text(text)
+    new.replace(path)
 
 
 def read(text: str) -> Manifest:

@@ -26,6 +26,7 @@ class Proxy:
         self.http: tuple[Address, ...] = ()
         self.admin = None
         self.end = asyncio.get_running_loop().create_future()
+        self.forwarded = 0
         self._traced = traced
         self._upstreams = {override.service: override.endpoints[0] for override in settings.upstream}
 
@@ -88,6 +89,7 @@ class Proxy:
             peer = {"server__address": address.host, "server__port": address.port}
             call = request(incoming.method, status, **peer)
             spans.append(span(parent + 1, parent, incoming.method, start, end, "CLIENT", error, **call))
+        self.forwarded += 1
         if self._traced:
             self.ring.add(batch("spanway", *spans, trace=trace_id))
         return web.Response(status=status, body=body)
@@ -113,16 +115,18 @@ class Proxy:
 
 
 def run(settings, *, table=None, companions=(), traced=True, meanwhile=None):
-    """Serve until a companion says stop; ``meanwhile`` is called with the proxy once it serves."""
+    """Serve until a companion says stop; ``meanwhile(proxy)`` runs beside it."""
 
     async def main():
         proxy = Proxy(settings, traced)
 
-        async def story(running):
-            if meanwhile is not None:
-                asyncio.get_running_loop().call_later(*meanwhile(running))
-            await companions[0](running)
-
-        return await proxy.serve(story)
+        if meanwhile is None:
+            return await proxy.serve(companions[0])
+        beside = asyncio.create_task(meanwhile(proxy))
+        try:
+            return await proxy.serve(companions[0])
+        finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
 
     return asyncio.run(main())

@@ -100,7 +100,8 @@ def test_every_request_of_the_mix_is_one_tree(
             (client,) = trace.children(server)
             (application,) = trace.children(client)
             assert (client.kind, application.kind) == ("CLIENT", "SERVER"), trace.drawing()
-            assert application.attributes["http.response.status_code"] == status
+            # An exception leaves aiohttp's instrumentation before it has become a 500.
+            assert application.attributes.get("http.response.status_code", 500) == status, trace.drawing()
         else:
             assert trace.children(server) == ()
 

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 HOST = {"Host": "rides.test"}
 DISPATCHES = 24
+# HotROD's redis times out on every fifth call; at load the same ride may meet that three times, and then fails.
+RIDE, NO_RIDE = 200, 500
 PROTOCOLS = get_args(Protocol)
 
 
@@ -39,7 +41,7 @@ def dispatch(connection: Connection, number: int, **fields: str) -> Answer:
     customer = CUSTOMERS[number % len(CUSTOMERS)]
     named = {name.replace("_", "-"): value for name, value in fields.items()}
     answer = connection.ask("GET", f"/dispatch?customer={customer}&nonse={number}", HOST | named)
-    assert answer.status == 200, answer
+    assert answer.status in (RIDE, NO_RIDE), answer
     return answer
 
 
@@ -58,8 +60,10 @@ def joined(answer: Answer) -> tuple[str, str]:
 
 def whole(trace: Trace, remote_parent: str = "") -> bool:
     """Whether every span of a dispatch has arrived."""
-    routes = trace.select("route", "SERVER")
-    return not trace.faults(remote_parent) and len(routes) == ROUTES_PER_DISPATCH and "spanway" in trace.services
+    failed = any(span.attributes.get("http.response.status_code") == NO_RIDE for span in trace.select("spanway"))
+    routes = 0 if failed else ROUTES_PER_DISPATCH
+    arrived = {"spanway", "customer", "mysql", "driver", "redis-manual"} <= set(trace.services)
+    return arrived and not trace.faults(remote_parent) and len(trace.select("route", "SERVER")) == routes
 
 
 def proxied(trace: Trace) -> tuple[Span, Span, Span]:
@@ -78,24 +82,30 @@ def test_every_dispatch_is_one_tree(
     start_spanway: StartSpanway, hotrod: HotRod, jaeger: Jaeger, protocol: Protocol
 ) -> None:
     proxy = serve(start_spanway, hotrod, jaeger, protocol)
-    answers = many(proxy.address, DISPATCHES, 6, dispatch)
-    joins = dict(map(joined, answers))
-    assert len(joins) == DISPATCHES
-    for trace_id, frontend_id in joins.items():
+    answers = many(proxy.address, DISPATCHES, 4, dispatch)
+    assert len({joined(answer) for answer in answers}) == DISPATCHES
+    assert sum(answer.status == RIDE for answer in answers) > DISPATCHES // 2
+    for answer in answers:
+        trace_id, frontend_id = joined(answer)
         trace = jaeger.wait_for_trace(trace_id, whole)
-        assert trace.faults() == [], trace.drawing()
+        drawing = trace.drawing()
+        assert trace.faults() == [], drawing
         server, client, frontend = proxied(trace)
         assert server.parent_id == ""
         assert frontend.span_id == frontend_id
-        assert server.name == "GET /"
-        assert client.name == "GET"
-        assert len(trace.select("customer", "SERVER")) == 1, trace.drawing()
-        assert len(trace.select("mysql", "CLIENT", "SQL SELECT")) == 1, trace.drawing()
-        assert len(trace.select("driver", "SERVER")) == 1, trace.drawing()
-        assert len(trace.select("redis-manual", "CLIENT", "FindDriverIDs")) == 1, trace.drawing()
-        # A driver whose look-up times out, as every now and then one does by design, is looked up again.
-        assert len(trace.select("redis-manual", "CLIENT", "GetDriver")) >= ROUTES_PER_DISPATCH, trace.drawing()
-        assert len(trace.select("route", "SERVER")) == ROUTES_PER_DISPATCH, trace.drawing()
+        assert frontend.end <= client.end, drawing  # so short an answer leaves Go's buffer after the handler's end
+        assert (server.name, client.name) == ("GET /", "GET")
+        status = "UNSET" if answer.status == RIDE else "ERROR"
+        assert (server.status, client.status) == (status, status), drawing
+        assert server.attributes["http.response.status_code"] == answer.status
+        assert len(trace.select("customer", "SERVER")) == 1, drawing
+        assert len(trace.select("mysql", "CLIENT", "SQL SELECT")) == 1, drawing
+        assert len(trace.select("driver", "SERVER")) == 1, drawing
+        assert len(trace.select("redis-manual", "CLIENT", "FindDriverIDs")) == 1, drawing
+        if answer.status == RIDE:
+            # A driver whose look-up timed out was looked up again.
+            assert len(trace.select("redis-manual", "CLIENT", "GetDriver")) >= ROUTES_PER_DISPATCH, drawing
+            assert len(trace.select("route", "SERVER")) == ROUTES_PER_DISPATCH, drawing
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

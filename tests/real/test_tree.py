@@ -58,6 +58,17 @@ def test_a_child_outside_its_parent_is_named() -> None:
     assert ["after its parent" in fault for fault in Trace.of([ROOT, late]).faults()] == [True]
 
 
+def test_a_server_may_end_after_its_caller_has_the_answer() -> None:
+    assert Trace.of([ROOT, CHILD, dataclasses.replace(LEAF, end=300)]).faults() == []
+    assert len(Trace.of([ROOT, CHILD, dataclasses.replace(LEAF, end=300, kind="INTERNAL")]).faults()) == 1
+
+
+def test_a_backend_that_rounds_is_forgiven_its_rounding() -> None:
+    late = dataclasses.replace(CHILD, end=201)
+    assert Trace.of([ROOT, late], resolution=1).faults() == []
+    assert len(Trace.of([ROOT, dataclasses.replace(CHILD, end=202)], resolution=1).faults()) == 1
+
+
 def test_a_span_that_ends_before_it_starts_is_named() -> None:
     assert "before it starts" in Trace.of([dataclasses.replace(ROOT, end=50)]).faults()[0]
 
