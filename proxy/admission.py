@@ -14,19 +14,18 @@ from proxy.admit.target import absolute, split
 from proxy.errors import Fault, Kind
 from proxy.http1.fields import UNNOMINATED, tokens, without
 from proxy.http1.framing import CHUNKED, request_framing
-from proxy.trace import ids
 from proxy.trace.begin import begin
 
 if TYPE_CHECKING:
-    from proxy.exchange import Exchange
     from proxy.http1.scan import RequestHead
+    from proxy.request import Request
 
 _SETTLED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"proxy-connection"))
 _FORWARDING: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
 _NOT_UPGRADED_TO: Final = frozenset((b"h2c", b"h2"))  # row 24: a tunnel to HTTP/2 would bypass every rule here
 
 
-def admit(x: Exchange, head: RequestHead) -> None:
+def admit(x: Request, head: RequestHead) -> None:
     """Check and resolve a request's head. Raises `Fault` for what is refused."""
     noted = head.noted
     minor = head.minor
@@ -86,7 +85,7 @@ def admit(x: Exchange, head: RequestHead) -> None:
     x.extra = extra
 
 
-def _other_form(x: Exchange, target: bytes, authority: bytes | None) -> bytes:
+def _other_form(x: Request, target: bytes, authority: bytes | None) -> bytes:
     """Judge a target that is not a path; returns the path to go on with."""
     method = x.method
     if method == b"CONNECT":
@@ -107,7 +106,7 @@ def _other_form(x: Exchange, target: bytes, authority: bytes | None) -> bytes:
     return rest
 
 
-def _options(x: Exchange, head: RequestHead, options: list[bytes]) -> bytes:
+def _options(x: Request, head: RequestHead, options: list[bytes]) -> bytes:
     """Obey the Connection field (RFC 9110 section 7.6.1); returns the lines that go on."""
     x.keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
     nominated = set(options) - _SETTLED
@@ -124,58 +123,10 @@ def _options(x: Exchange, head: RequestHead, options: list[bytes]) -> bytes:
     return b""
 
 
-def trace(x: Exchange, ratio: float | None) -> None:
+def trace(x: Request, ratio: float | None) -> None:
     """Decide the request's trace (`trace.begin`); ``ratio`` is the route's own sampling ratio."""
     worker = x.worker
     remote = worker.propagation.extract(x.head.noted)
     trusted = remote is not None and worker.trust.trusts(x.client_address)
     x.remote = trusted
     begin(x, remote, trusted, worker.sampler, ratio, x.path not in worker.untraced)
-
-
-def request_head(x: Exchange) -> bytes:
-    """The head for the upstream up to where the attempt's own trace context follows."""
-    head = x.head
-    downstream = x.downstream
-    claim = x.claim
-    authority = x.authority
-    if claim is None:
-        if downstream.forwarded_for == authority:
-            forwarding = downstream.forwarding
-        else:
-            peer = downstream.client_address.encode("ascii")
-            forwarding = forwarded.lines(b"", peer, x.scheme.encode("ascii"), authority, x.server_port, peer)
-            if x.worker.settings.forwarded:
-                forwarding += forwarded.forwarded_line(b"", peer, x.scheme.encode("ascii"), authority)
-            downstream.forwarded_for = authority
-            downstream.forwarding = forwarding
-    else:
-        peer = downstream.client_address.encode("ascii")
-        scheme, client = x.scheme.encode("ascii"), claim.client.encode("ascii")
-        host = claim.host or authority
-        forwarding = forwarded.lines(claim.chain, peer, scheme, host, claim.port or x.server_port, client)
-        if x.worker.settings.forwarded:
-            forwarding += forwarded.forwarded_line(claim.chain, peer, scheme, host)
-    lines = head.lines
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%bX-Request-ID: %b\r\n" % (
-        head.method,
-        x.target,
-        authority,
-        b"\r\n".join(lines),
-        b"\r\n" if lines else b"",
-        x.extra,
-        forwarding,
-        _request_id(x),
-    )
-
-
-def _request_id(x: Exchange) -> bytes:
-    """A trusted peer's X-Request-ID, else one of our own: the trace id where this request began its trace."""
-    given = x.head.noted.get(b"x-request-id")
-    if given is not None and x.downstream.trusted and forwarded.valid_request_id(given):
-        x.request_id = given
-    elif x.remote:
-        x.request_id = ids.trace_id().hex().encode("ascii")
-    else:
-        x.request_id = x.trace_id.hex().encode("ascii")
-    return x.request_id

@@ -1,58 +1,31 @@
-"""One attempt at an upstream: its connection, the request written, the response read. One CLIENT span.
-
-The states are those of the response: connecting, head, then a body by length, by chunks or until the close, or a
-tunnel after 101; `DONE` is terminal, and nothing that still arrives then is looked at.
-"""
+"""One attempt at an upstream: its connection, the request written, the response read, its end. One CLIENT span."""
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proxy.errors import Fault, Kind
-from proxy.http1.chunked import ChunkedReader, chunk, last_chunk
-from proxy.http1.fields import tokens, without
-from proxy.http1.framing import CHUNKED, response_framing
-from proxy.http1.scan import HEAD_END, ResponseHead, scan_response
 from proxy.net.clock import NEVER
+from proxy.response import DONE, HEAD, STATES, TUNNEL, Response
 from proxy.trace import ids
-from proxy.trace.record import AttemptRecord
 
 if TYPE_CHECKING:
     from proxy.balance.endpoint import Endpoint
     from proxy.connect.connection import Upstream
     from proxy.exchange import Exchange
 
-_log = logging.getLogger(__name__)
 
-CONNECTING: Final = 0
-HEAD: Final = 1
-LENGTH: Final = 2
-CHUNKS: Final = 3
-TO_CLOSE: Final = 4
-TUNNEL: Final = 5
-DONE: Final = 6
-_STATES: Final = ("connecting", "head", "length", "chunks", "until close", "tunnel", "done")
+class Attempt(Response):
+    """See the module; made by the exchange, which hears of it by `attempt_failed` and `complete`."""
 
-# Options that name no field of their own, and fields without which a response is another one.
-_KEPT: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"content-type", b"set-cookie", b"location"))
-_MOST_INTERIM: Final = 16  # 1xx responses before a final one
-
-
-class Attempt(AttemptRecord):
-    """See the module; made by `Exchange.attempt`, which hears of it by `attempt_failed` and `complete`."""
-
-    __slots__ = ("_buffer", "_entry_ns", "_interim", "_left", "_reader", "abandoned", "endpoint", "exchange", "keep", "state", "upstream")
+    __slots__ = ("abandoned", "endpoint")
 
     def __init__(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
-        self.exchange = exchange
+        Response.__init__(self, exchange)
         self.endpoint = endpoint
-        self.upstream: Upstream | None = None
         self.connection = None
-        self.state = CONNECTING
         self.abandoned = False
-        self.keep = False
         self.span_id = ids.span_id()
         self.start_ns = start_ns
         self.resend = resend
@@ -61,19 +34,17 @@ class Attempt(AttemptRecord):
         self.port = endpoint.port
         self.reused = False
         self.error_type = ""
-        self.status = 0
-        self.queue_ns = self.dns_ns = self.connect_ns = self.tls_ns = 0
+        self.status = self.queue_ns = self.dns_ns = self.connect_ns = self.tls_ns = 0
         self.write_ns = self.sent_ns = self.first_byte_ns = self.end_ns = 0
         self.request_start = self.request_end = self.response_start = self.response_end = 0
-        self._buffer = b""
-        self._left = 0
-        self._interim = 0
-        self._entry_ns = 0
-        self._reader: ChunkedReader | None = None
         endpoint.in_flight += 1
 
     def __repr__(self) -> str:
-        return f"Attempt({self.host}:{self.port}, {_STATES[self.state]}, resend {self.resend}, status {self.status})"
+        return f"Attempt({self.host}:{self.port}, {STATES[self.state]}, resend {self.resend}, status {self.status})"
+
+    def where(self) -> str:
+        """The endpoint, for a fault's detail."""
+        return self.endpoint.name
 
     # Getting a connection
 
@@ -83,7 +54,7 @@ class Attempt(AttemptRecord):
 
     def not_connected(self, fault: Fault) -> None:
         """No connection could be had."""
-        self._fail(fault)
+        self.failed(fault)
 
     # The request's way out
 
@@ -117,14 +88,15 @@ class Attempt(AttemptRecord):
             return
         upstream.transport.write(data)
         upstream.bytes_out += len(data)
+        exchange = self.exchange
+        if self.state == TUNNEL:
+            upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
+            return
         self.sent_ns = time.time_ns()
         self.request_end = upstream.sent()
-        exchange = self.exchange
         if exchange.upload is not None:
             exchange.upload.sent()
-        if self.state == TUNNEL:
-            upstream.deadline = exchange.worker.clock.now + exchange.tunnel_timeout
-        elif exchange.request_done:
+        if exchange.request_done:
             upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
 
     def upstream_paused(self) -> None:
@@ -143,180 +115,22 @@ class Attempt(AttemptRecord):
             upstream.deadline = exchange.worker.clock.now + exchange.read_timeout if waits else NEVER
             exchange.resume_downstream()
 
-    # The response's way in
-
-    def received(self, data: bytes) -> None:
-        """Bytes from the upstream."""
-        exchange = self.exchange
-        self._entry_ns = entry = time.time_ns()
-        upstream = self.upstream
-        assert upstream is not None  # noqa: S101 - a borrower has its connection
-        try:
-            if self.state == HEAD:
-                self._head(data)
-            else:
-                upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
-                self._body(data)
-        except Fault as fault:
-            self._fail(fault)
-        except Exception:
-            _log.exception("an upstream's response could not be relayed")
-            self._fail(Fault(Kind.INTERNAL, "see the log"))
-        if self.state != DONE:
-            exchange.self_ns += time.time_ns() - entry
-
-    def _head(self, data: bytes) -> None:
-        exchange = self.exchange
-        if not self.first_byte_ns:
-            self.first_byte_ns = time.time_ns()
-        if self._buffer:
-            data = self._buffer + data
-        limits = exchange.worker.limits
-        while True:
-            end = data.find(HEAD_END)
-            if end < 0 or end > limits.head:
-                if len(data) > limits.head:
-                    raise Fault(Kind.BAD_RESPONSE, f"response head over {limits.head} bytes")
-                self._buffer = data
-                return
-            head = scan_response(data[:end], limits.fields)
-            data = data[end + 4 :]
-            status = head.status
-            if status >= 200 or status == 101:
-                break
-            self._interim += 1
-            if self._interim > _MOST_INTERIM:
-                raise Fault(Kind.BAD_RESPONSE, f"more than {_MOST_INTERIM} interim responses")
-            exchange.interim(head)
-        self._buffer = b""
-        if status == 101:
-            self._switch(head, data)
-            return
-        framing = response_framing(head, exchange.method)
-        self.status = status
-        connection = head.noted.get(b"connection")
-        if connection is None:
-            self.keep = head.minor == 1
-        else:
-            options = tokens(connection)
-            self.keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
-            nominated = set(options) - _KEPT
-            if nominated:
-                head.lines = without(head.lines, nominated)
-        out = exchange.response_head(head, framing)
-        if framing >= 0:
-            left = framing - len(data)
-            if left <= 0:
-                if left < 0:
-                    # Bytes that no framing covers: RFC 9112 section 6.3 forbids to read them as another response.
-                    self.keep = False
-                    data = data[:framing]
-                exchange.relay(out + data if data else out, len(data))
-                self._complete()
-                return
-            self.state = LENGTH
-            self._left = left
-            exchange.relay(out + data, len(data))
-            return
-        self.state = CHUNKS if framing == CHUNKED else TO_CLOSE
-        if framing == CHUNKED:
-            self._reader = ChunkedReader(limits.chunk_extensions)
-        else:
-            self.keep = False
-        self._body(data, out)
-
-    def _body(self, data: bytes, out: bytes = b"") -> None:
-        """Relay body bytes, behind ``out``, in one write."""
-        exchange = self.exchange
-        state = self.state
-        if state == LENGTH:
-            left = self._left - len(data)
-            if left < 0:
-                self.keep = False
-                data = data[:left]
-            self._left = left
-            exchange.relay(data, len(data))
-            if left <= 0:
-                self._complete()
-        elif state == CHUNKS:
-            reader = self._reader
-            assert reader is not None  # noqa: S101 - set with the state
-            try:
-                payload = reader.feed(data)
-            except Fault as fault:
-                kind = Kind.RESPONSE_CUT if exchange.answered else Kind.BAD_RESPONSE
-                raise Fault(kind, fault.detail) from None
-            if reader.rest:
-                self.keep = False
-            piece = chunk(payload) if payload and exchange.chunked_out else payload
-            if reader.done and exchange.chunked_out:
-                piece += last_chunk(reader.trailers if exchange.wants_trailers else [])
-            if out or piece:
-                exchange.relay(out + piece, len(payload))
-            if reader.done:
-                self._complete()
-        elif state == TO_CLOSE:
-            piece = chunk(data) if data and exchange.chunked_out else data
-            if out or piece:
-                exchange.relay(out + piece, len(data))
-        elif state == TUNNEL:
-            exchange.tunnelled(data)
-
-    def _switch(self, head: ResponseHead, data: bytes) -> None:
-        exchange = self.exchange
-        asked = exchange.upgrade
-        if not asked or asked not in tokens(head.noted.get(b"upgrade", b"")):
-            raise Fault(Kind.BAD_RESPONSE, "101 Switching Protocols that was not asked for")
-        self.status = 101
-        self.state = TUNNEL
-        exchange.switched(head, data)
-
-    def upstream_ended(self) -> bool:
-        """End of stream: the end of a body without length, of a tunnel's one way, or a fault."""
-        if self.state == TUNNEL:
-            return self.exchange.tunnel_upstream_ended()
-        self._ended("closed the connection", None)
-        return False
-
-    def upstream_lost(self, error: Exception | None) -> None:
-        """The connection is gone."""
-        if self.state == TUNNEL:
-            self.exchange.tunnel_closed()
-        elif self.state != DONE:
-            self._ended(str(error or "closed the connection"), error)
-
-    def _ended(self, how: str, error: Exception | None) -> None:
-        if self.state == DONE:
-            return
-        if self.state == HEAD:
-            kind = Kind.BAD_RESPONSE if self._buffer else Kind.UPSTREAM_RESET
-            self._fail(Fault(kind, f"{self.host}:{self.port} {how}"))
-        elif self.state == TO_CLOSE and error is None and not self._truncated():
-            if self.exchange.chunked_out:
-                self.exchange.relay(last_chunk([]), 0)
-            self._complete()
-        else:
-            self._fail(Fault(Kind.RESPONSE_CUT, f"{self.host}:{self.port} {how}"))
-
-    def _truncated(self) -> bool:
-        """A TLS stream cut without close_notify may have lost bytes (RFC 8446 section 6.1)."""
-        return self.upstream is not None and self.upstream.tls is not None and self.upstream.tls.truncated
-
     def overdue(self) -> None:
         """The connection's deadline has passed."""
-        where = f"{self.host}:{self.port}"
-        if self.state == TUNNEL:
-            self.exchange.tunnel_closed()
+        where = self.where()
+        if self.state == TUNNEL and self.exchange.tunnel is not None:
+            self.exchange.tunnel.close()
         elif self.state != HEAD:
-            self._fail(Fault(Kind.RESPONSE_STALLED, where))
+            self.failed(Fault(Kind.RESPONSE_STALLED, where))
         elif self.exchange.request_done:
-            self._fail(Fault(Kind.UPSTREAM_TIMEOUT, where))
+            self.failed(Fault(Kind.UPSTREAM_TIMEOUT, where))
         else:
-            self._fail(Fault(Kind.SEND_TIMEOUT, where))
+            self.failed(Fault(Kind.SEND_TIMEOUT, where))
 
     # Endings
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """The response's last byte has been relayed: the connection goes back to its pool."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 - a borrower has its connection
         exchange = self.exchange
@@ -359,7 +173,8 @@ class Attempt(AttemptRecord):
         if self.state != DONE:
             self._release()
 
-    def _fail(self, fault: Fault) -> None:
+    def failed(self, fault: Fault) -> None:
+        """The attempt is over: count it against its endpoint, and let the exchange decide."""
         if self.state == DONE:
             return
         self.error_type = fault.kind.label
@@ -378,5 +193,3 @@ class Attempt(AttemptRecord):
             self.response_end = upstream.seen()
             upstream.borrower = None
             upstream.abort()
-
-

@@ -95,11 +95,13 @@ class Channel:
 
     async def order(self) -> Order:
         """The next message from the supervisor. Raises `asyncio.IncompleteReadError` at the end."""
-        return _orders.decode(await self._message())
+        order: Order = _orders.decode(await self._message())
+        return order
 
     async def report(self) -> Report:
         """The next message from a worker. Raises `asyncio.IncompleteReadError` at the end."""
-        return _reports.decode(await self._message())
+        report: Report = _reports.decode(await self._message())
+        return report
 
     async def _message(self) -> bytes:
         length = int.from_bytes(await self._reader.readexactly(_LENGTH), "big")

@@ -72,7 +72,7 @@ class Kind(enum.Enum):
     CONNECT_FAILED = FaultRow("connect_failed", 502, _U, _UNSENT, "The upstream refused the connection.")
     CONNECT_TIMEOUT = FaultRow("connect_timeout", 504, _U, _UNSENT, "The upstream did not accept in time.")
     TLS_FAILED = FaultRow("tls_failed", 502, _U, _UNSENT, "The TLS handshake with the upstream failed.")
-    UPSTREAM_RESET = FaultRow("upstream_reset", 502, _U, _IDEM, "The upstream closed the connection before it answered.")
+    UPSTREAM_RESET = FaultRow("upstream_reset", 502, _U, _IDEM, "The upstream closed the connection without an answer.")
     UPSTREAM_TIMEOUT = FaultRow("upstream_timeout", 504, _U, _IDEM, "The upstream did not answer in time.")
     SEND_TIMEOUT = FaultRow("send_timeout", 504, _U, _NO, "The upstream stopped reading the request.")
     BAD_RESPONSE = FaultRow("bad_response", 502, _U, _NO, "The upstream's response is malformed.")

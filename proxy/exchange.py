@@ -1,7 +1,7 @@
 """One request's story, from its head to its end: the only place that knows all rooms.
 
 accept > scan > admit > route > balance > connect > forward > relay > close. Each phase is entered once, can fail with
-one `Fault`, and leaves one stamp. Whatever happens, `_finish` runs once: one SERVER span, one metric sample, one
+one `Fault`, and leaves one stamp. Whatever happens, `finish` runs once: one SERVER span, one metric sample, one
 access-log record.
 """
 
@@ -10,86 +10,36 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.admission import admit, request_head, trace
+from proxy.admission import admit, trace
 from proxy.attempt import Attempt
 from proxy.errors import Fault, Kind, Retry
-from proxy.http1.scan import RequestHead, ResponseHead
+from proxy.forward import may_keep, request_head
+from proxy.http1.scan import RequestHead
 from proxy.net.clock import NEVER
 from proxy.relay import answers
 from proxy.relay.upload import REPLAYED, Upload
-from proxy.trace.record import AttemptRecord, RequestRecord
+from proxy.request import Request
 
 if TYPE_CHECKING:
     from proxy.accept.downstream import Downstream
-    from proxy.balance.endpoint import Endpoint
     from proxy.route.table import Route
     from proxy.worker import Worker
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
 _REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
-_DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
 
 
-class Exchange(RequestRecord):
+class Exchange(Request):
     """See the module. Made by the downstream connection, which calls `begin` or `refuse` once."""
 
-    __slots__ = (
-        "_finished",
-        "_flushing",
-        "_half_closed",
-        "_key",
-        "_prefix",
-        "answered",
-        "attempt",
-        "authority",
-        "chunked_out",
-        "claim",
-        "detail",
-        "downstream",
-        "entry_ns",
-        "expects",
-        "extra",
-        "framing",
-        "head",
-        "keep",
-        "read_timeout",
-        "remote",
-        "request_done",
-        "request_id",
-        "send_timeout",
-        "target",
-        "tunnel_timeout",
-        "upgrade",
-        "upload",
-        "wants_trailers",
-        "worker",
-    )
-    route: Route | None
+    __slots__ = ("_finished", "_flushing", "_key", "_prefix")
 
     def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
-        self.downstream = downstream
-        self.worker = worker
-        self.start_ns = start_ns
-        self.entry_ns = entry_ns
-        self.peer_address = downstream.peer_address
-        self.peer_port = downstream.peer_port
-        self.client_address = downstream.client_address
-        self.client_port = downstream.client_port
-        self.scheme = downstream.scheme
-        self.host = self.path = self.query = self.user_agent = b""
-        self.trace_id = self.request_id = self.upgrade = b""
-        self.method = b""
-        self.server_port = 0
-        self.version = 1
-        self.route = self.claim = self.attempt = self.upload = None
-        self.generation = worker.table.generation
-        self.expects = self.wants_trailers = self.keep = False
-        self.chunked_out = self.answered = self._finished = self._flushing = self._half_closed = False
-        self.request_done = True
-        self.status = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = 0
-        self.request_body_size = self.response_body_size = self.framing = 0
-        self.error_type = self.outcome = self.detail = ""
-        self.attempts: list[AttemptRecord] = []
+        Request.__init__(self, downstream, worker, start_ns, entry_ns)
+        self._finished = False
+        self._flushing = False
+        self._key = b""
+        self._prefix = b""
 
     def __repr__(self) -> str:
         state = "finished" if self._finished else "answering" if self.answered else "waiting"
@@ -120,7 +70,9 @@ class Exchange(RequestRecord):
             if not self.request_done:
                 self._begin_body(route)
             self._prefix = request_head(self)
-            self._key = worker.key_of(route, self)
+            key = route.backend.key
+            if key is not None:
+                self._key = key(self)
         except Fault as fault:
             self.fail(fault)
             return
@@ -138,25 +90,23 @@ class Exchange(RequestRecord):
         route = self.route
         assert route is not None  # noqa: S101 - begin has set it
         attempts = self.attempts
-        backend = route.backend
-        endpoint: Endpoint | None = backend.pick(self._key, [each.endpoint for each in attempts] if attempts else ())
+        tried = [each.endpoint for each in attempts] if attempts else ()
+        endpoint = route.backend.pick(self._key, tried)
         if endpoint is None:
             self.fail(Fault(Kind.NO_ENDPOINT, route.spec.backend))
             return
-        now = entry_ns if not attempts else time.time_ns()
-        self.attempt = attempt = Attempt(self, endpoint, len(attempts), now if attempts else self.route_ns)
-        attempts.append(attempt)
+        self.attempt = attempt = Attempt(self, endpoint, len(tried), entry_ns if tried else self.route_ns)
         pool = endpoint.pool
         if pool is None:
             pool = self.worker.open_pool(endpoint)
         # After a death on a reused connection the others of its age are suspect: dial.
-        previous = attempts[-2] if len(attempts) > 1 else None
-        upstream = None if previous is not None and previous.reused else pool.take()
+        upstream = None if attempts and attempts[-1].reused else pool.take()
+        attempts.append(attempt)
         if upstream is not None:
             attempt.reused = upstream.served > 0
-            attempt.send(upstream, now)
+            attempt.send(upstream, entry_ns)
             return
-        self.self_ns += time.time_ns() - now
+        self.self_ns += time.time_ns() - entry_ns
         pool.connect(attempt, route.connect_timeout, self.host.decode("ascii"))
 
     def request_bytes(self, attempt: Attempt) -> bytes:
@@ -194,9 +144,8 @@ class Exchange(RequestRecord):
         """Bytes from the downstream while this is its current exchange."""
         attempt = self.attempt
         if self.request_done:
-            if self.outcome == "upgraded" and attempt is not None:
-                self.request_body_size += len(data)
-                attempt.write(data)
+            if self.tunnel is not None:
+                self.tunnel.from_downstream(data)
             else:
                 self.downstream.hold(data)
             return
@@ -231,40 +180,6 @@ class Exchange(RequestRecord):
 
     # forward > relay
 
-    def interim(self, head: ResponseHead) -> None:
-        """Forward a 1xx response, to HTTP/1.1 only (RFC 9110 section 15.2)."""
-        if self.version:
-            lines = b"".join([line + b"\r\n" for line in head.lines])
-            self.downstream.transport.write(b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, lines))
-
-    def response_head(self, head: ResponseHead, framing: int) -> bytes:
-        """The response's head for the downstream; settles whether the connection is kept."""
-        self.status = status = head.status
-        self.keep = keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
-        out = head.lines
-        noted = head.noted
-        length = noted.get(b"content-length")
-        if framing >= 0:
-            if length is not None and status != 204:
-                out.append(b"Content-Length: %d" % int(length))
-            elif framing == 0 and self.method == b"HEAD" and b"transfer-encoding" in noted and self.version:
-                out.append(b"Transfer-Encoding: chunked")
-        elif self.version:
-            self.chunked_out = True
-            out.append(b"Transfer-Encoding: chunked")
-        else:
-            self.keep = keep = False
-        if not keep:
-            out.append(b"Connection: close")
-        elif not self.version:
-            out.append(b"Connection: keep-alive")
-        extra = self.worker.response_extra
-        if extra:
-            out.extend(extra(self))
-        if not out:
-            return b"HTTP/1.1 %b\r\n\r\n" % head.reason
-        return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(out))
-
     def relay(self, data: bytes, size: int) -> None:
         """Write response bytes, ``size`` of them body payload."""
         self.answered = True
@@ -283,7 +198,7 @@ class Exchange(RequestRecord):
         """The client has read what was waiting."""
         self.downstream.deadline = NEVER
         if self._flushing:
-            self._finish(time.time_ns())
+            self.finish(time.time_ns())
             return
         attempt = self.attempt
         if attempt is not None and attempt.upstream is not None and not self._finished:
@@ -295,59 +210,17 @@ class Exchange(RequestRecord):
         if self.downstream.stalled:
             self._flushing = True  # the end is when the client has taken the last byte, or leaves
         else:
-            self._finish(now_ns)
-
-    # The tunnel after 101
-
-    def switched(self, head: ResponseHead, data: bytes) -> None:
-        """The upstream switches protocols: from here on bytes pass both ways as they are (RFC 9110 section 7.8)."""
-        route, worker = self.route, self.worker
-        assert route is not None  # noqa: S101 - an attempt has a route
-        self.status = 101
-        self.outcome = "upgraded"
-        self.keep = False
-        self.tunnel_timeout = self.read_timeout = max(worker.timeouts.tunnel, route.read_timeout)
-        lines = [*head.lines, b"Connection: Upgrade", b"Upgrade: " + head.noted[b"upgrade"]]
-        self.relay(b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (head.reason, b"\r\n".join(lines), data), len(data))
-        self.downstream.deadline = NEVER
-        early = self.downstream.take()
-        if early and self.attempt is not None:
-            self.request_body_size += len(early)
-            self.attempt.write(early)
-
-    def tunnelled(self, data: bytes) -> None:
-        """Bytes of the tunnel from the upstream."""
-        self.relay(data, len(data))
-
-    def tunnel_upstream_ended(self) -> bool:
-        """The upstream ended its way; returns whether the other way goes on."""
-        if self._half_closed or not self.downstream.end_writing():
-            self.tunnel_closed()
-            return False
-        self._half_closed = True
-        return True
-
-    def tunnel_closed(self) -> None:
-        """Both ways are over, or one was cut."""
-        if self.attempt is not None:
-            self.attempt.finish_tunnel()
-        self._finish(time.time_ns())
+            self.finish(now_ns)
 
     # What ends early
 
     def client_ended(self) -> bool:
         """The client ended its way (half-close); returns whether its connection stays open for the answer."""
-        attempt = self.attempt
-        if self.outcome == "upgraded":
-            if attempt is None or self._half_closed or not attempt.end_writing():
-                self.tunnel_closed()
-                return False
-            self._half_closed = True
-            return True
+        if self.tunnel is not None:
+            return self.tunnel.downstream_ended()
         if not self.request_done:
             self.client_gone()
             return False
-        self.keep = False
         if not self.answered and self.version:
             # A close and a half-close look the same. An interim response is legal at any time (RFC 9110 section
             # 15.2), and only a client that has really left answers it with a reset.
@@ -356,16 +229,16 @@ class Exchange(RequestRecord):
 
     def client_gone(self) -> None:
         """The client's connection is gone: cancel the upstream request. Not an error (OpenTelemetry, HTTP spans)."""
-        if self.outcome == "upgraded":
-            self.tunnel_closed()
+        if self.tunnel is not None:
+            self.tunnel.close()
         elif self._flushing and not self.downstream.unsent():
-            self._finish(time.time_ns())
+            self.finish(time.time_ns())
         elif not self._finished:
             self._start_trace()
             self.outcome = Kind.CLIENT_GONE.label
             if self.attempt is not None:
                 self.attempt.cancel()
-            self._finish(time.time_ns())
+            self.finish(time.time_ns())
 
     def overdue(self) -> None:
         """The downstream's deadline has passed."""
@@ -410,7 +283,7 @@ class Exchange(RequestRecord):
         self.detail = fault.detail
         if self.answered or not kind.status:
             self.downstream.abort()
-            self._finish(time.time_ns())
+            self.finish(time.time_ns())
             return
         if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE and kind is not Kind.FORBIDDEN:
             self.keep = False
@@ -421,7 +294,7 @@ class Exchange(RequestRecord):
     def _answer(self, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
         """Answer in the upstream's stead."""
         self.status = status
-        self.keep = self.keep and (self.request_done or self._drainable()) and not self.worker.draining
+        self.keep = may_keep(self)
         if self.worker.response_extra:
             extra += b"".join([line + b"\r\n" for line in self.worker.response_extra(self)])
         head_only = self.method == b"HEAD"
@@ -431,17 +304,13 @@ class Exchange(RequestRecord):
         self.relay(data, 0 if head_only else len(body))
         self.complete(time.time_ns())
 
-    def _drainable(self) -> bool:
-        """Whether the unread rest of the request body is small and sure to come (row 38: no desync, no waste)."""
-        return self.upload is not None and 0 < self.upload.left <= _DRAINED and not self.expects
-
     def _start_trace(self) -> None:
         if not self.trace_id:
             trace(self, None)
 
     # close
 
-    def _finish(self, end_ns: int) -> None:
+    def finish(self, end_ns: int) -> None:
         """The one end: span, metrics, log, and the connection's next request."""
         if self._finished:
             return
@@ -453,5 +322,6 @@ class Exchange(RequestRecord):
         self.worker.record(self)
         # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
         self.attempt = None
-        self.attempts = ()
+        self.tunnel = None
+        self.attempts = []
         self.downstream.finished(self.keep, 0 if self.request_done or self.upload is None else self.upload.left)

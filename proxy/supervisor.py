@@ -6,7 +6,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.admin.source import Companion, Cursor, Readiness, WorkerSample
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _ANSWER: Final = 2.0  # seconds for a worker's answer; one that is busier is left out of this scrape
+_LEAVE: Final = 10.0  # seconds for companions to put away what they started
 _APPLY: Final = 30.0  # seconds to build and serve a table
 _RECEIVED: Final = 8 * 1024 * 1024  # bytes of spans kept of those that applications sent here
 _RECEIVER: Final = "receiver"
@@ -56,15 +58,18 @@ class Link:
     def __repr__(self) -> str:
         return f"Link({self.index}, pid {self.pid}, generation {self.generation})"
 
-    async def ask(self, order: type[Order], kind: type[_R], timeout: float, *values: object) -> _R | None:  # noqa: ASYNC109
-        """Send an order and wait for its report; None if the worker does not answer in time, or dies."""
+    async def ask(self, make: Callable[[int], Order], kind: type[_R], patience: float) -> _R | None:
+        """Send the order that ``make`` makes of its number, and wait for its report.
+
+        None if the worker does not answer within ``patience`` seconds, or dies.
+        """
         self._next += 1
         number = self._next
         answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            self.channel.send(order(number, *values))
-            async with asyncio.timeout(timeout):
+            self.channel.send(make(number))
+            async with asyncio.timeout(patience):
                 report = await answer
         except (TimeoutError, ConnectionError):
             return None
@@ -91,9 +96,7 @@ class Link:
 class Supervisor:
     """Implements `admin.source.Source` and `admin.source.Running`."""
 
-    def __init__(
-        self, settings: Settings, http: tuple[Address, ...], https: tuple[Address, ...], workers: int
-    ) -> None:
+    def __init__(self, settings: Settings, http: tuple[Address, ...], https: tuple[Address, ...], workers: int) -> None:
         self.settings = settings
         self.http = http
         self.https = https
@@ -129,7 +132,7 @@ class Supervisor:
         links = list(self._links.values())
         before = cursor.positions
         reports = await asyncio.gather(
-            *(link.ask(AskBatches, Batches, _ANSWER, before.get(str(link.pid), 0)) for link in links)
+            *(link.ask(partial(AskBatches, cursor=before.get(str(link.pid), 0)), Batches, _ANSWER) for link in links)
         )
         positions: dict[str, int] = {}
         found: list[bytes] = []
@@ -165,6 +168,11 @@ class Supervisor:
 
     # Running
 
+    @property
+    def source(self) -> Supervisor:
+        """See `admin.source.Running`."""
+        return self
+
     def stop(self, code: int = 0) -> None:
         """Drain and end with this exit code."""
         self._code = code
@@ -182,11 +190,14 @@ class Supervisor:
 
     async def _apply_to(self, link: Link) -> None:
         table = self._table
-        report = await link.ask(Apply, Applied, _APPLY, table)
+        report = await link.ask(partial(Apply, table=table), Applied, _APPLY)
         if report is not None and report.error:
             _log.error("worker %d keeps generation %d: %s", link.index, report.generation, report.error)
         if report is not None:
             link.generation = report.generation
+        await self._notify()
+
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
@@ -233,6 +244,7 @@ class Supervisor:
         await listening
         if self._links.get(index) is link:
             del self._links[index]
+        await self._notify()
 
     async def run(self, news: socket.socket) -> int:
         """Serve until told to stop, then drain; returns the exit code. `apply`, companions and admin run beside."""
@@ -245,19 +257,20 @@ class Supervisor:
 
     async def _drain(self) -> int:
         self._draining = True
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
         for link in list(self._links.values()):
             link.channel.send(Drain())
         limit = self.settings.timeouts.drain + 10.0
         try:
-            async with asyncio.timeout(limit):
-                while self._links:
-                    await asyncio.sleep(0.02)
+            async with asyncio.timeout(limit), self._changed:
+                await self._changed.wait_for(lambda: not self._links)
         except TimeoutError:
             _say(f"workers {sorted(self._links)} did not finish within {limit:g} s and are ended")
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LEAVE)
         return self._code
 
 

@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from proxy.accept.listener import Opening
     from proxy.balance.endpoint import Endpoint
     from proxy.exchange import Exchange
-    from proxy.route.table import Route
+    from proxy.request import Request
     from proxy.settings import Settings
     from proxy.trace.access_log import AccessLog
     from proxy.trace.export import Exporter
 
 _log = logging.getLogger(__name__)
 
-_NO_KEY: Final = b""
 GONE: Final = Kind.CLIENT_GONE.label
 
 
@@ -77,7 +76,7 @@ class Worker:
         self.refused = 0
         self.handshake_failures = 0
         self.draining = False
-        self.response_extra: Callable[[Exchange], list[bytes]] | None = None
+        self.response_extra: Callable[[Request], list[bytes]] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
         self._encode_failures = 0
@@ -86,7 +85,7 @@ class Worker:
         return f"Worker({self.table!r}, {len(self.downstreams)} downstreams, {self.connector!r})"
 
     def apply(self, spec: TableSpec) -> None:
-        """Route by another table from the next request on. Raises `SettingsError` and keeps the old one if it cannot."""
+        """Route by another table from the next request on; raises `SettingsError` and keeps the old if it cannot."""
         backends = self.registry.backends(spec)
         self.table = Table(spec, backends, self.ledger.of)
         self.ledger.keep(spec)
@@ -103,11 +102,6 @@ class Worker:
         endpoint.pool = pool
         self.pools.append(pool)
         return pool
-
-    def key_of(self, route: Route, exchange: Exchange) -> bytes:
-        """What consistent hashing goes by; b"" for the other policies."""
-        key = route.backend.key
-        return _NO_KEY if key is None else key(exchange)
 
     def admit_connection(self, downstream: Downstream) -> bool:
         """Count a new client connection; False above the bound."""
@@ -179,13 +173,11 @@ class Worker:
         for downstream in list(self.downstreams):
             downstream.drain()
 
-    def _response_extra(self, exchange: Exchange) -> list[bytes]:
+    def _response_extra(self, exchange: Request) -> list[bytes]:
         lines: list[bytes] = []
         if self.settings.tracing.response_header:
-            ids_text = f"{exchange.trace_id.hex()}-{exchange.span_id.hex()}-{exchange.flags:02x}"
+            ids_text = f"{exchange.trace_id.hex()}-{exchange.span_id.hex()}-{exchange.flags & 0xFF:02x}"
             lines.append(f"traceresponse: 00-{ids_text}".encode("ascii"))
         if self.settings.via:
             lines.append(b"Via: 1.1 spanway")
         return lines
-
-

@@ -8,6 +8,7 @@ supervisor as a message, so that nothing half-written by a dead worker is ever r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -26,6 +27,7 @@ _WATCHED: Final = {*_PASSED_ON, signal.SIGCHLD}
 _QUICK: Final = 1.0  # seconds; a worker that lived shorter is restarted after a growing delay
 _SLOWEST: Final = 5.0  # seconds between two restarts
 _PR_SET_PDEATHSIG: Final = 1
+UNUSABLE: Final = 2  # exit status for settings that cannot work, as argparse's for usage
 
 Main = Callable[[], int]
 WorkerMain = Callable[["Slot", socket.socket], int]
@@ -98,6 +100,7 @@ class Tree:
         self._news, self._news_far = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self._supervisor = 0
         self._stopping = False
+        self._unusable = False
         self._due: list[tuple[float, Slot]] = []
 
     def __repr__(self) -> str:
@@ -153,6 +156,8 @@ class Tree:
                 return None
             if pid == self._supervisor:
                 self._supervisor = 0
+                if self._unusable:
+                    return UNUSABLE
                 return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1
             for slot in self._slots:
                 if slot.pid == pid:
@@ -164,6 +169,11 @@ class Tree:
             # 0 is a drain that the supervisor asked for, as the tree is about to end.
             return
         lived = time.monotonic() - slot.started
+        if lived < _QUICK and os.WIFEXITED(status) and os.WEXITSTATUS(status) == UNUSABLE:
+            self._stopping = True  # its settings cannot work, and it has said why: another would fail alike
+            self._unusable = True
+            _kill(self._supervisor, signal.SIGTERM)
+            return
         slot.delay = min(max(slot.delay * 2, 0.1), _SLOWEST) if lived < _QUICK else 0.0
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
         sys.stderr.write(f"spanway: worker {slot.index} (pid {pid}) ended by {how}; another starts\n")
@@ -195,7 +205,7 @@ class Tree:
             code = stop.code if isinstance(stop.code, int) else 1
         except SettingsError as error:
             sys.stderr.write(f"spanway: error: {error}\n")
-            code = 2
+            code = UNUSABLE
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -221,10 +231,8 @@ class Tree:
 
 def _kill(pid: int, number: int) -> None:
     if pid:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def next_worker(news: socket.socket) -> tuple[int, int, socket.socket] | None:

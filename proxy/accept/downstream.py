@@ -198,9 +198,7 @@ class Downstream(asyncio.Protocol):
                 return False
             if end > limits.head:
                 check_partial(data[: limits.head + 1], limits.request_line, limits.head)
-            head = scan_request(
-                data[:end], limits.request_line, limits.fields, underscores=worker.settings.underscores
-            )
+            head = scan_request(data[:end], limits.request_line, limits.fields, underscores=worker.settings.underscores)
         except Fault as fault:
             self._start_ns = start_ns
             self._refuse(fault)
@@ -297,8 +295,13 @@ class Downstream(asyncio.Protocol):
             self.resume()
         if self._buffer:
             self._serve()
-        if self._ended and self.exchange is None and not self._closing:
-            self._close(None)  # the last complete request of a half-closed connection has been answered
+        if self._ended:
+            self._close_if_answered()
+
+    def _close_if_answered(self) -> None:
+        """A half-closed connection ends once its last complete request has been answered."""
+        if self.exchange is None and not self._closing:
+            self._close(None)
 
     def _close(self, exchange: Exchange | None) -> None:
         """Close after a response, gently if the client may still be sending."""

@@ -87,7 +87,7 @@ class Health:
     def _eject(self, now: float) -> None:
         first = self._rules.eject_time
         # One that fails soon after it came back goes for longer than before.
-        again = self._trial or (self._ejected_for > 0 and now - self._recovered_at < self._ejected_for)
+        again = self._trial or now - self._recovered_at < self._ejected_for
         self._ejected_for = min(self._ejected_for * 2, first * _LONGEST) if again else first
         self._trial = False
         self._ejected_at = now

@@ -106,7 +106,7 @@ class Story:
         admin = running.admin
         if admin is None:
             raise SettingsError("the demo needs the admin listener, which receives the services' spans")
-        traffic = Traffic(reachable(running.http[0]), RATE)
+        traffic = Traffic(reachable(running.http[0]), RATE, lambda: running.source.readiness().ready)
         more = f"http://{reachable(admin)}/traces"
         live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
         code = 0

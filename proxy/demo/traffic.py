@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import aiohttp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.settings import Address
 
 HOST: Final = "shop.localhost"
@@ -55,10 +57,14 @@ PACE: Final = (0.4, 1.3, 0.7, 1.9, 0.5, 1.2)
 
 
 class Traffic:
-    """Sends the mix to ``target`` at ``rate`` requests a second until cancelled, and counts what came back."""
+    """Sends the mix to ``target`` at ``rate`` requests a second until cancelled, and counts what came back.
 
-    def __init__(self, target: Address, rate: float) -> None:
+    While ``open_for`` says no, nothing is sent, and what then fails is not counted: the proxy is shutting down.
+    """
+
+    def __init__(self, target: Address, rate: float, open_for: Callable[[], bool] = lambda: True) -> None:
         self._target: Final = target
+        self._open_for: Final = open_for
         self._rate: Final = rate
         self._open: Final[set[asyncio.Task[None]]] = set()
         self.statuses: Final[Counter[int]] = Counter()
@@ -82,7 +88,9 @@ class Traffic:
         async with aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "spanway-demo"}) as session:
             try:
                 for step, pace in zip(itertools.cycle(MIX), itertools.cycle(PACE), strict=False):
-                    if len(self._open) < AT_ONCE:
+                    if not self._open_for():
+                        pass
+                    elif len(self._open) < AT_ONCE:
                         task = asyncio.create_task(self.send(session, step))
                         self._open.add(task)
                         task.add_done_callback(self._open.discard)
@@ -106,7 +114,8 @@ class Traffic:
             ) as answer:
                 await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            self.failures[type(error).__name__] += 1
+            if self._open_for():
+                self.failures[type(error).__name__] += 1
             return
         self.statuses[answer.status] += 1
         seconds = time.monotonic() - start

@@ -28,9 +28,9 @@ class ChunkedReader:
     """Decodes one body piece by piece.
 
     `feed` takes what arrived and returns the payload in it; then ``done`` says whether the body is complete, ``rest``
-    holds the bytes after it and ``trailers`` its trailer lines that may be forwarded. ``announced`` is the payload of all
-    chunks begun so far, in bytes: what is too large is known by its first chunk size. A chunk extension is checked,
-    counted and never forwarded.
+    holds the bytes after it and ``trailers`` its trailer lines that may be forwarded. ``announced`` is the payload of
+    all chunks begun so far, in bytes: what is too large is known by its first chunk size. A chunk extension is
+    checked, counted and never forwarded.
     """
 
     __slots__ = ("_buffer", "_extensions", "_left", "_trailer_bytes", "announced", "done", "rest", "trailers")

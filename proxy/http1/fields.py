@@ -57,7 +57,7 @@ _REQUEST: Final[dict[bytes, int]] = {
     b"x-real-ip": TAKE,
     b"forwarded": TAKE,
     b"x-request-id": TAKE,
-    b"via": TAKE,
+    b"via": NOTE,
     b"user-agent": NOTE,
     b"accept": NOTE,
     b"http2-settings": DROP,  # RFC 7540 section 3.2.1: part of h2c, which is not spoken here
@@ -112,30 +112,34 @@ UNNOMINATED: Final = frozenset(
 ) | frozenset(CONTEXT)
 
 # Fields that trailers may not carry (RFC 9110 section 6.5.1): framing, routing, authentication, payload processing.
-NOT_IN_TRAILERS: Final = frozenset(_REQUEST) | frozenset(_RESPONSE) | frozenset(
-    (
-        b"authorization",
-        b"cookie",
-        b"set-cookie",
-        b"www-authenticate",
-        b"content-encoding",
-        b"content-type",
-        b"content-range",
-        b"trailer",
-        b"cache-control",
-        b"expires",
-        b"location",
-        b"range",
-        b"if-match",
-        b"if-none-match",
-        b"if-modified-since",
-        b"if-unmodified-since",
-        b"if-range",
-        b"max-forwards",
-        b"age",
-        b"date",
-        b"retry-after",
-        b"vary",
+NOT_IN_TRAILERS: Final = (
+    frozenset(_REQUEST)
+    | frozenset(_RESPONSE)
+    | frozenset(
+        (
+            b"authorization",
+            b"cookie",
+            b"set-cookie",
+            b"www-authenticate",
+            b"content-encoding",
+            b"content-type",
+            b"content-range",
+            b"trailer",
+            b"cache-control",
+            b"expires",
+            b"location",
+            b"range",
+            b"if-match",
+            b"if-none-match",
+            b"if-modified-since",
+            b"if-unmodified-since",
+            b"if-range",
+            b"max-forwards",
+            b"age",
+            b"date",
+            b"retry-after",
+            b"vary",
+        )
     )
 )
 

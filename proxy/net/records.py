@@ -151,7 +151,7 @@ class Records:
         return len(self._backlog)
 
     def info(self, name: str) -> object:
-        """What asyncio's transports call ``ssl_object``, ``sslcontext``, ``cipher`` or ``peercert``; None for others."""
+        """What asyncio calls ``ssl_object``, ``sslcontext``, ``cipher`` or ``peercert``; None for any other."""
         match name:
             case "ssl_object":
                 return self.tls

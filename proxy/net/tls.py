@@ -8,6 +8,7 @@ the owner of the BIOs can count.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from proxy.net.layer import Layer
 from proxy.net.records import Records, ServerObject
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 __all__ = ["TlsTransport", "upstream_context"]
@@ -45,7 +45,6 @@ class TlsTransport(Layer):
         "_eof_told",
         "_held",
         "_hostname",
-        "_loop",
         "_on_failure",
         "_paused",
         "_raw_eof",
@@ -61,7 +60,6 @@ class TlsTransport(Layer):
         "truncated",
     )
 
-    _loop: asyncio.AbstractEventLoop
     _records: Records
 
     def __init__(
@@ -103,7 +101,6 @@ class TlsTransport(Layer):
 
     def start(self, raw_transport: asyncio.Transport, initial: bytes = b"") -> None:
         """Take over a connected transport and begin the handshake; ``initial`` is ciphertext already read from it."""
-        self._loop = asyncio.get_running_loop()
         self._raw = raw_transport
         self._started_ns = monotonic_ns()
         raw_transport.set_protocol(self)
@@ -114,8 +111,8 @@ class TlsTransport(Layer):
                 server_hostname=self._hostname,
                 session=self._session,
             )
-        except ValueError as exc:  # UnicodeError too: a label that is empty or longer than 63 (RFC 1035)
-            self._fail(f"the server name {self._hostname!r} cannot be asked for: {exc}")
+        except (ValueError, TypeError, ssl.SSLError) as exc:  # UnicodeError too: a label empty or too long (RFC 1035)
+            self._fail(f"TLS cannot begin with the server name {self._hostname!r}: {exc}")
             return
         if initial:
             self.data_received(initial)
@@ -132,13 +129,11 @@ class TlsTransport(Layer):
     def _shake(self, ciphertext: bytes) -> None:
         records = self._records
         answer = records.shake(ciphertext)
-        if answer:
-            # Before the inner protocol writes, so that the byte range of its first write holds nothing else.
-            self._send(answer)
+        self._send(answer)  # before the inner protocol writes, so that its first write's byte range is that alone
         if records.failure:
             self._fail(records.failure)
         elif records.done:
-            self.handshake_ns = monotonic_ns() - self._started_ns
+            self.handshake_ns = max(monotonic_ns() - self._started_ns, 1)
             self._opened()
 
     def _opened(self) -> None:
@@ -232,19 +227,23 @@ class TlsTransport(Layer):
             ciphertext = b"".join(self._held)
             self._held.clear()
             self._receive(ciphertext)
-        if self._raw_eof or self._records.close_notify or self._records.error is not None:
+        if self._raw_eof or self._records.close_notify:
             self._end()
 
     def _end(self) -> None:
-        """The stream has ended by an error, by close_notify or with the raw stream: tell it once, unless paused."""
-        if self._paused or self._eof_told or self._state != _OPEN:
+        """The stream has ended, by an error, by close_notify or with the raw stream: tell it once."""
+        if self._state != _OPEN:
+            return
+        if self._records.error is not None:
+            self._state = _CLOSED
+            self.truncated = not self._records.close_notify
+            self._raw.close()  # the alert is sent; connection_lost tells the error
+            return
+        if self._paused or self._eof_told:
             return
         self._eof_told = True
         self.truncated = not self._records.close_notify
-        if self._records.error is not None:
-            self._state = _CLOSED
-            self._raw.close()  # the alert is sent; connection_lost tells the error
-        elif not self._inner.eof_received() or self._records.tls.version() == "TLSv1.2":
+        if not self._inner.eof_received() or self._records.tls.version() == "TLSv1.2":
             self.close()
 
     # What the inner protocol asks of its transport.
@@ -252,15 +251,14 @@ class TlsTransport(Layer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send: one write to the raw transport, whatever the number of records."""
         if self._state == _OPEN and data:
-            ciphertext = self._records.encrypt(data)
-            if ciphertext:
-                self._send(ciphertext)
+            self._send(self._records.encrypt(data))
             if self._records.error is not None:
                 self._end()
 
     def _send(self, ciphertext: bytes) -> None:
-        self.bytes_out += len(ciphertext)
-        self._raw.write(ciphertext)
+        if ciphertext:
+            self.bytes_out += len(ciphertext)
+            self._raw.write(ciphertext)
 
     def close(self) -> None:
         """Send close_notify after what was written, then close; does not wait for the peer's (RFC 8446 section 6.1)."""
@@ -297,8 +295,8 @@ class TlsTransport(Layer):
         """Go on; what was held is delivered in a later step of the loop."""
         if self._paused and self._state == _OPEN:
             self._paused = False
-            if self._held or self._raw_eof or self._records.close_notify or self._records.error is not None:
-                self._loop.call_soon(self._catch_up)
+            if self._held or self._raw_eof or self._records.close_notify:
+                asyncio.get_running_loop().call_soon(self._catch_up)
             if not self._raw_eof and not self._raw.is_closing():
                 self._raw.resume_reading()
 

@@ -64,7 +64,7 @@ class HttpTransport:
     def __init__(self, tracing: Tracing, version: str = "") -> None:
         check_headers(tracing.headers)
         check_files(tracing)
-        self._url = _url(tracing.endpoint)
+        self._url = _url(tracing.endpoint, exact=tracing.exact_endpoint)
         self._tracing = tracing
         self._gzip = tracing.compression == "gzip"
         self._target = self._url.path + (f"?{self._url.query}" if self._url.query else "")
@@ -206,11 +206,13 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
     return max(date - (time.time() if now is None else now), 0.0)
 
 
-def _url(text: str) -> Endpoint:
+def _url(text: str, *, exact: bool) -> Endpoint:
     endpoint = parse_endpoint(text)
     if endpoint.scheme not in {"http", "https"}:
         raise bad_endpoint(text, "has no http or https scheme, which OTLP over HTTP needs")
     path = endpoint.path.rstrip("/")
+    if exact:
+        return endpoint
     if not path.endswith(TRACES_PATH):
         path += TRACES_PATH
     return endpoint._replace(path=path)

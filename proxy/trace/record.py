@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -184,4 +185,4 @@ class RequestRecord:
     loop_lag_us: int
     request_body_size: int
     response_body_size: int
-    attempts: list[AttemptRecord] | tuple[AttemptRecord, ...]
+    attempts: Sequence[AttemptRecord]

@@ -141,11 +141,14 @@ def test_a_hash_trial_is_made_by_a_key_of_that_endpoint() -> None:
         pytest.fail("no trial")
 
 
-def test_a_hash_without_a_key_may_make_the_trial() -> None:
-    rig = Rig(3, "hash")
+@pytest.mark.parametrize(("policy", "key"), [*((policy, b"key") for policy in POLICIES[:3]), ("hash", b"")])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_request_that_belongs_to_no_other_is_the_trial(policy: Policy, key: bytes, seed: int) -> None:
+    rig = Rig(4, policy, seed)
     rig.eject(2)
     rig.clock.now += 10
-    assert rig.backend.pick(b"", ()) is rig.endpoints[2]
+    assert rig.backend.pick(key, ()) is rig.endpoints[2]
+    assert rig.backend.pick(key, ()) is not rig.endpoints[2]
 
 
 def test_hash_keeps_a_key_where_it_is() -> None:

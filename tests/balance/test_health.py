@@ -67,6 +67,15 @@ def test_failed_trials_double_the_time_up_to_thirty_times() -> None:
     assert health.ejections == 8
 
 
+def test_a_failed_trial_is_over() -> None:
+    health = ejected(Health(Rules(5, 10.0)), 0.0)
+    health.start_trial(10.0)
+    for _ in range(3):  # the second and third were sent before the ejection
+        health.failed(11.0)
+    assert health.ejected_until == 31.0
+    assert health.ejections == 2
+
+
 def test_a_trial_that_never_ends_is_followed_by_another() -> None:
     health = ejected(Health(Rules(5, 10.0)), 0.0)
     health.start_trial(10.0)

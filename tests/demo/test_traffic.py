@@ -78,3 +78,14 @@ def test_the_mix_has_what_a_demo_must_show():
     users = {step.body["user"] for step in MIX if step.path == "/checkout" and step.body}
     fill = {step.path.split("/")[3] for step in MIX if step.path.endswith("/items")}
     assert users - fill == {"nobody"}
+
+
+async def test_a_proxy_that_shuts_down_is_left_alone():
+    traffic = Traffic(Address("127.0.0.1", 1), rate=10_000, open_for=lambda: False)
+    running = asyncio.create_task(traffic.run())
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    async with aiohttp.ClientSession() as session:
+        await traffic.send(session, Step("GET", "/"))
+    assert (traffic.answered, traffic.failures.total(), traffic.skipped) == (0, 0, 0)

@@ -41,15 +41,18 @@ def test_unasked_response_on_an_idle_connection(edge: Edge) -> None:
     assert len(edge.a.connections) == 2
 
 
-@pytest.mark.parametrize("how", [Feed.WHOLE, Feed.BYTES])
-def test_answers_never_cross(edge: Edge, how: Feed) -> None:
-    """Many clients on few upstream connections, some of them attackers: each gets its own answer."""
+def test_answers_never_cross(edge: Edge) -> None:
+    """Many clients on few upstream connections, some of them attackers: each gets its own answer.
+
+    The extra answer comes with the right one: what comes later, on a connection that has been reused meanwhile, no
+    proxy can tell from an answer (nor could the client, without us).
+    """
 
     def script(exchange: Exchange) -> None:
         exchange.read_body()
         token = exchange.request.target.encode()
         extra = EVIL if b"extra" in token else b""
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b%b" % (len(token), token, extra), how)
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b%b" % (len(token), token, extra))
 
     edge.a.script = script
     wrong: list[tuple[str, bytes]] = []

@@ -114,6 +114,9 @@ def test_pipelining_is_bounded(edge: Edge) -> None:
             pass
         assert taken < 1024, "64 MiB of requests were read ahead"
         release.set()
+        client.finish_writing()  # somewhere within a request
+        client.timeout = client.stream.timeout = 30
+        assert client.stream.rest().count(b"HTTP/1.1 200 ") >= 8 * taken
 
 
 # Backpressure.

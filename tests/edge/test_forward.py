@@ -46,22 +46,27 @@ def forwarded(seen: Request) -> tuple[str, str, str, str]:
     )
 
 
+def made(edge: Edge, seen: Request, scheme: str = "http") -> bool:
+    """Whether the fields say what we saw ourselves. Host names no port here, so it is the listener's (ingress-nginx)."""
+    port = (edge.proxy.tls_address if scheme == "https" else edge.proxy.address)[1]
+    return forwarded(seen) == ("127.0.0.1", "a.test", scheme, str(port))
+
+
 def test_forwarded_fields_are_made(edge: Edge) -> None:
     seen = edge.passed(request())
-    assert forwarded(seen) == ("127.0.0.1", "a.test", "http", str(edge.proxy.address[1]))
+    assert made(edge, seen), seen.fields
     assert seen.host == "a.test"
 
 
 def test_forwarded_fields_over_tls(edge: Edge) -> None:
     with Client(edge.proxy.tls_address, tls=any_server(), server_name="a.test") as client:
         assert client.ask(request()).status == 200
-    seen = edge.a.one()
-    assert forwarded(seen)[1:] == ("a.test", "https", str(edge.proxy.tls_address[1]))
+    assert made(edge, edge.a.one(), "https")
 
 
 def test_forwarded_port_is_the_one_asked_for(edge: Edge) -> None:
     seen = edge.passed(request(host="a.test:8443"))
-    assert forwarded(seen)[3] in ("8443", str(edge.proxy.address[1]))
+    assert forwarded(seen)[3] == "8443"
     assert seen.fields.one("X-Forwarded-Host").startswith("a.test")
 
 
@@ -81,7 +86,7 @@ def test_trusted_peer_is_believed(edge: Edge) -> None:
 
 def test_untrusted_peer_is_overwritten(wary: Edge) -> None:
     seen = wary.passed(request(*SUPPLIED, "X-Real-IP: 6.6.6.6"))
-    assert forwarded(seen) == ("127.0.0.1", "a.test", "http", str(wary.proxy.address[1]))
+    assert made(wary, seen), seen.fields
     assert seen.fields.one("X-Real-IP") == "127.0.0.1"
     assert b"203.0.113.7" not in seen.head
     assert b"6.6.6.6" not in seen.head
@@ -142,7 +147,7 @@ def test_unreadable_chain_is_not_believed(edge: Edge, value: str) -> None:
 )
 def test_malformed_claims_count_as_absent(edge: Edge, name: str, value: str) -> None:
     seen = edge.passed(request(f"{name}: {value}"))
-    assert forwarded(seen) == ("127.0.0.1", "a.test", "http", str(edge.proxy.address[1]))
+    assert made(edge, seen), seen.fields
 
 
 def test_trust_all_believes_the_left_most(naive: Edge) -> None:

@@ -57,6 +57,28 @@ def test_killed_worker_is_replaced_and_the_others_never_notice(start: Callable[.
             client.close()
 
 
+@pytest.mark.parametrize("victim", ["parent", "supervisor"])
+def test_no_process_outlives_the_proxy(start: Callable[..., Edge], victim: str) -> None:
+    edge = start(workers=2)
+    family = edge.proxy.family()
+    workers = edge.proxy.workers()
+    if victim == "parent":
+        edge.proxy.process.kill()
+    else:
+        for child in family:
+            if child.pid not in workers:
+                child.kill()
+    assert edge.proxy.wait(10) != 0
+    poll.until(lambda: not [child for child in family if _runs(child)], "every process of it to end")
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_every_worker_serves_and_counts(start: Callable[..., Edge]) -> None:
     edge = start(workers=2)
     for _ in range(40):
@@ -171,7 +193,7 @@ def test_drain_is_bounded(start: Callable[..., Edge]) -> None:
 def test_drain_of_an_idle_proxy_is_quick_and_leaves_no_process(start: Callable[..., Edge]) -> None:
     edge = start(workers=2)
     edge.probe()
-    family = psutil.Process(edge.proxy.process.pid).children(recursive=True)
+    family = edge.proxy.family()
     edge.proxy.terminate()
     assert edge.proxy.wait(10) == 0
     assert not [child for child in psutil.wait_procs(family, timeout=2)[1] if child.status() != psutil.STATUS_ZOMBIE]

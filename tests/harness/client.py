@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -29,10 +30,10 @@ class Client:
         if receive_buffer:  # before connect: the window is agreed in the handshake
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.local = self.socket.getsockname()
         try:
+            self.socket.connect(address)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.local = self.socket.getsockname()
             if preamble:
                 self.socket.sendall(preamble)
             if tls is not None:
@@ -78,8 +79,9 @@ class Client:
         return not self.stream.buffer and not self.stream.fill()
 
     def finish_writing(self) -> None:
-        """Half-close: FIN, while we go on reading."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """Half-close: FIN, while we go on reading. A proxy that has reset the connection is no error here."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Leave with RST."""

@@ -164,13 +164,18 @@ class Proxy:
         poll.until(lambda: self.generation() > before, f"a generation after {before}")
         poll.until(lambda: self.admin("/readyz")[0] == 200, "/readyz")
 
-    def workers(self) -> list[int]:
-        """Process ids of the worker processes."""
+    def family(self) -> list[psutil.Process]:
+        """Its living child processes."""
         try:
-            children = psutil.Process(self.process.pid).children()
-            return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE and _is_worker(child.pid)]
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             return []
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers: the children that do not hold the admin listener."""
+        admin = self.listeners["admin"][1]
+        return [child.pid for child in self.family() if admin not in _listening(child)]
 
     def terminate(self) -> None:
         """SIGTERM: drain."""
@@ -183,12 +188,12 @@ class Proxy:
     def kill(self) -> None:
         """SIGKILL to it and its workers, if it is still there."""
         if self.process.poll() is None:
-            orphans = self.workers()
+            orphans = self.family()
             self.process.kill()
             self.process.wait()
-            for pid in orphans:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            for child in orphans:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
 
     def stop(self) -> None:
         """End it the polite way, then for certain."""
@@ -207,13 +212,13 @@ class Proxy:
         self.stop()
 
 
-def _is_worker(pid: int) -> bool:
-    """Whether a child is a worker and not a multiprocessing helper."""
+def _listening(process: psutil.Process) -> set[int]:
+    """The TCP ports a process listens on; none once it is gone."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-    except OSError:
-        return False
-    return b"resource_tracker" not in command and b"semaphore" not in command
+        found = process.net_connections("tcp")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return set()
+    return {item.laddr.port for item in found if item.status == psutil.CONN_LISTEN}
 
 
 def _options(folder: Path, settings: Mapping[str, object]) -> list[str]:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import ssl
 
+import pytest
+
 from proxy.net.contexts import upstream_context
 from proxy.net.records import Records
 from proxy.net.tls import TlsTransport
@@ -171,3 +173,42 @@ async def test_pressure_from_before_the_end_of_the_handshake_is_passed_on(server
     assert inner.events == ["made", "pause"]
     tls.resume_writing()
     assert inner.events == ["made", "pause", "resume"]
+
+
+async def test_a_broken_stream_ends_also_while_paused(server: ssl.SSLContext) -> None:
+    inner = Inner()
+    tls, wire, peer = opened(server, inner)
+    inner.on_data = lambda _: tls.pause_reading()
+    stream = bytearray(peer.encrypt(b"good") + peer.encrypt(b"bad"))
+    stream[-1] ^= 1
+    tls.data_received(bytes(stream))
+    assert inner.data == b"good"
+    assert wire.calls == ["pause_reading", "close"]
+    tls.connection_lost(None)
+    assert isinstance(inner.lost_with, ssl.SSLError)
+    assert tls.truncated
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "", ".", "a..b", "x" * 300, "x" * 64 + ".y", "sh\u00f6p.test", "a b", "::1", "1.2.3.4"]
+)
+async def test_any_server_name_starts_a_handshake_or_fails_it(name: str) -> None:
+    """The name may be a client's Host field, so nothing in it may raise."""
+    wire, inner = Wire(), Inner()
+    failures: list[str] = []
+    tls = TlsTransport(upstream_context(), inner, server_side=False, server_hostname=name, on_failure=failures.append)
+    tls.start(wire)
+    assert len(wire.writes) + len(failures) == 1
+    assert wire.is_closing() is bool(failures)
+    assert tls.handshaking is not bool(failures)
+
+
+async def test_a_session_of_another_context_is_a_failure(server: ssl.SSLContext) -> None:
+    _, _, peer = opened(server, Inner())
+    failures: list[str] = []
+    tls = TlsTransport(
+        upstream_context(), Inner(), server_side=False, on_failure=failures.append, session=peer.tls.session
+    )
+    tls.start(Wire())
+    assert len(failures) == 1
+    assert "different SSLContext" in failures[0]

@@ -1,0 +1,113 @@
+"""Heads on their way: the request's to the upstream, the response's to the downstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.admit import forwarded
+from proxy.trace import ids
+
+if TYPE_CHECKING:
+    from proxy.http1.scan import ResponseHead
+    from proxy.request import Request
+
+_DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
+
+
+def request_head(x: Request) -> bytes:
+    """The head for the upstream up to where the attempt's own trace context follows."""
+    head = x.head
+    downstream = x.downstream
+    claim = x.claim
+    authority = x.authority
+    if claim is None:
+        if downstream.forwarded_for == authority:
+            forwarding = downstream.forwarding
+        else:
+            peer = downstream.client_address.encode("ascii")
+            forwarding = forwarded.lines(b"", peer, x.scheme.encode("ascii"), authority, x.server_port, peer)
+            if x.worker.settings.forwarded:
+                forwarding += forwarded.forwarded_line(b"", peer, x.scheme.encode("ascii"), authority)
+            downstream.forwarded_for = authority
+            downstream.forwarding = forwarding
+    else:
+        peer = downstream.client_address.encode("ascii")
+        scheme, client = x.scheme.encode("ascii"), claim.client.encode("ascii")
+        host = claim.host or authority
+        forwarding = forwarded.lines(claim.chain, peer, scheme, host, claim.port or x.server_port, client)
+        if x.worker.settings.forwarded:
+            forwarding += forwarded.forwarded_line(claim.chain, peer, scheme, host)
+    if x.worker.settings.via:
+        extra_via = b"Via: 1.1 spanway\r\n"  # a further line is a further list member (RFC 9110 section 5.3)
+        forwarding += extra_via
+    lines = head.lines
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%bX-Request-ID: %b\r\n" % (
+        head.method,
+        x.target,
+        authority,
+        b"\r\n".join(lines),
+        b"\r\n" if lines else b"",
+        x.extra,
+        forwarding,
+        _request_id(x),
+    )
+
+
+def _request_id(x: Request) -> bytes:
+    """A trusted peer's X-Request-ID, else one of our own: the trace id where this request began its trace."""
+    given = x.head.noted.get(b"x-request-id")
+    if given is not None and x.downstream.trusted and forwarded.valid_request_id(given):
+        x.request_id = given
+    elif x.remote:
+        x.request_id = ids.trace_id().hex().encode("ascii")
+    else:
+        x.request_id = x.trace_id.hex().encode("ascii")
+    return x.request_id
+
+
+def may_keep(x: Request) -> bool:
+    """Whether the downstream's connection outlives this exchange.
+
+    An unread rest of the request body must be small and sure to come: it is dropped before the next request is read
+    (row 38 of the edge cases: no desync, no waste).
+    """
+    if not x.keep or x.worker.draining:
+        return False
+    upload = x.upload
+    return x.request_done or (upload is not None and 0 < upload.left <= _DRAINED and not x.expects)
+
+
+def interim_head(x: Request, head: ResponseHead) -> bytes:
+    """A 1xx response, which goes to HTTP/1.1 only (RFC 9110 section 15.2); b"" for an older client."""
+    if not x.version:
+        return b""
+    return b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, b"".join([line + b"\r\n" for line in head.lines]))
+
+
+def response_head(x: Request, head: ResponseHead, framing: int) -> bytes:
+    """The response's head for the downstream; settles whether the connection is kept."""
+    x.status = status = head.status
+    x.keep = keep = may_keep(x)
+    out = head.lines
+    noted = head.noted
+    length = noted.get(b"content-length")
+    if framing >= 0:
+        if length is not None and status != 204:
+            out.append(b"Content-Length: %d" % int(length))
+        elif framing == 0 and x.method == b"HEAD" and b"transfer-encoding" in noted and x.version:
+            out.append(b"Transfer-Encoding: chunked")
+    elif x.version:
+        x.chunked_out = True
+        out.append(b"Transfer-Encoding: chunked")
+    else:
+        x.keep = keep = False
+    if not keep:
+        out.append(b"Connection: close")
+    elif not x.version:
+        out.append(b"Connection: keep-alive")
+    extra = x.worker.response_extra
+    if extra:
+        out.extend(extra(x))
+    if not out:
+        return b"HTTP/1.1 %b\r\n\r\n" % head.reason
+    return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(out))
