@@ -15,6 +15,7 @@ from proxy.errors import Fault, Kind
 from proxy.http1.fields import UNNOMINATED, tokens, without
 from proxy.http1.framing import CHUNKED, request_framing
 from proxy.trace.begin import begin
+from proxy.trace.context import FIELDS
 
 if TYPE_CHECKING:
     from proxy.http1.scan import RequestHead
@@ -126,7 +127,14 @@ def _options(x: Request, head: RequestHead, options: list[bytes]) -> bytes:
 def trace(x: Request, ratio: float | None) -> None:
     """Decide the request's trace (`trace.begin`); ``ratio`` is the route's own sampling ratio."""
     worker = x.worker
-    remote = worker.propagation.extract(x.head.noted)
-    trusted = remote is not None and worker.trust.trusts(x.client_address)
-    x.remote = trusted
-    begin(x, remote, trusted, worker.sampler, ratio, x.path not in worker.untraced)
+    noted = x.head.noted
+    wanted = x.path not in worker.untraced
+    if FIELDS.isdisjoint(noted):
+        begin(x, None, False, worker.sampler, ratio, wanted)
+        return
+    remote = worker.propagation.extract(noted)
+    trusted = worker.trust.trusts(x.client_address)
+    x.remote = trusted and remote is not None
+    begin(x, remote, trusted, worker.sampler, ratio, wanted)
+    if trusted:
+        x.other_context = worker.propagation.others(noted)

@@ -114,6 +114,8 @@ class Exchange(Request):
         worker = self.worker
         if self.recorded:
             context = worker.propagation.inject(self.trace_id, attempt.span_id, self.flags, self.tracestate)
+            if self.other_context:
+                context += self.other_context
         else:
             context = worker.unrecorded_context(self)
         if self.upload is not None:

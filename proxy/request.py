@@ -34,6 +34,7 @@ class Request(RequestRecord):
         "framing",  # int: the request's (http1.framing)
         "head",
         "keep",  # bool: the connection outlives this exchange
+        "other_context",  # bytes: header lines of a trusted client's context that we do not replace
         "read_timeout",  # float: seconds between two reads of the upstream
         "remote",  # bool: a trusted peer's trace context came along
         "request_done",  # bool: the whole request has been read
@@ -62,7 +63,8 @@ class Request(RequestRecord):
         self.client_port = downstream.client_port
         self.scheme = downstream.scheme
         self.host = self.path = self.query = self.user_agent = self.method = b""
-        self.trace_id = self.request_id = self.upgrade = self.target = self.authority = self.extra = b""
+        self.trace_id = self.request_id = self.upgrade = b""
+        self.target = self.authority = self.extra = self.other_context = b""
         self.version = 1
         self.generation = worker.table.generation
         self.route = None

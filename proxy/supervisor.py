@@ -107,6 +107,7 @@ class Supervisor:
         self._table = TableSpec(0)
         self._problems: Sequence[Problem] = ()
         self._draining = False
+        self._exits = 0
         self._code = 0
         self._stopping = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -152,6 +153,10 @@ class Supervisor:
     def problems(self) -> Sequence[Problem]:
         """See `admin.source.Source`."""
         return self._problems
+
+    def exits(self) -> int:
+        """See `admin.source.Source`."""
+        return self._exits
 
     def readiness(self) -> Readiness:
         """See `admin.source.Source`."""
@@ -244,6 +249,8 @@ class Supervisor:
         await listening
         if self._links.get(index) is link:
             del self._links[index]
+        if not self._draining:
+            self._exits += 1
         await self._notify()
 
     async def run(self, news: socket.socket) -> int:

@@ -274,7 +274,7 @@ class Collector:
 
 
 def table(
-    generation: int = 1, *, ports: tuple[int, ...] = (9001, 9002), host: str = "a.test", scheme: Any = "http", **route: Any
+    generation: int = 1, *, ports: tuple[int, ...] = (9001,), host: str = "a.test", scheme: Any = "http", **route: Any
 ) -> TableSpec:
     """One route for ``host`` to a backend with an endpoint per port of 10.9.9.9."""
     values: dict[str, Any] = {"path": "/", "path_type": "Prefix", "backend": KEY, **route}

@@ -118,7 +118,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.rig = Rig(
             Settings(limits=LIMITS, upstream_connections=3, upstream_idle_connections=2, eject_after=1000),
-            table(body_limit=1000),
+            table(ports=(9001, 9002), body_limit=1000),
             keep=True,
         )
         self.seen: list[Exchange] = []  # identity counts: an exchange has no equality of its own
@@ -149,7 +149,10 @@ class AnyOrder(RuleBasedStateMachine):
             data += kind(self.number)
         self.feed(client, data)
 
-    @rule(client=clients, data=st.sampled_from([b"1234567", b"\r\n", b"\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"\0", b"x" * 3000]))
+    @rule(
+        client=clients,
+        data=st.sampled_from([b"1234567", b"\r\n", b"\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n", b"\0", b"x" * 3000]),
+    )
     def say(self, client: Wire, data: bytes) -> None:
         self.feed(client, data)
 

@@ -96,18 +96,17 @@ def _alive(pid: int) -> bool:
 class Departed:
     """Remembers the last sample of every worker, and one sum of those that have ended.
 
-    ``exits`` counts workers that ended. The sum is bounded by the table: counts of routes and endpoints that living
+    The sum is bounded by the table: counts of routes and endpoints that living
     workers no longer have are dropped, as living workers drop them. ``alive`` tells whether a process id still runs.
     """
 
     def __init__(self, alive: Callable[[int], bool] = _alive) -> None:
-        self.exits = 0
         self._alive: Final = alive
         self._last: dict[tuple[int, float], WorkerSample] = {}
         self._gone: WorkerSample | None = None
 
     def __repr__(self) -> str:
-        return f"Departed({self.exits} workers gone, {len(self._last)} known)"
+        return f"Departed({len(self._last)} known)"
 
     def complete(self, samples: Sequence[WorkerSample]) -> list[WorkerSample]:
         """The workers' samples, and the counts of those that have ended as one more.
@@ -121,7 +120,6 @@ class Departed:
             if self._alive(sample.pid):
                 now[key] = sample
             else:
-                self.exits += 1
                 self._gone = _counts([sample] if self._gone is None else [self._gone, sample])
         self._last = now
         living = list(now.values())

@@ -117,7 +117,7 @@ class Admin:
         """The counters of all workers."""
         samples = self._departed.complete(await self._source.samples())
         moment = metrics.Moment(
-            samples, self._departed.exits, self._source.table(), self._source.problems(), self._source.readiness().ready
+            samples, self._source.exits(), self._source.table(), self._source.problems(), self._source.readiness().ready
         )
         body, content_type = await self._made(lambda: metrics.expose(moment, request.headers.get("Accept", "")))
         # aiohttp would put its own charset into `content_type`; the formats define theirs.

@@ -117,6 +117,10 @@ class Source(Protocol):
         """What is wrong with the configuration as it was last read."""
         ...
 
+    def exits(self) -> int:
+        """Workers that have ended and were replaced."""
+        ...
+
     def readiness(self) -> Readiness:
         """Ready once every worker serves the table, and not while draining."""
         ...

@@ -18,10 +18,8 @@ def test_a_dead_worker_keeps_counting():
     fresh = observe(route_stats(), times=1)
     after = departed.complete([worker(1, stats=[one]), worker(3, stats=[fresh])])
     assert total(after) == 13
-    assert departed.exits == 1
     observe(fresh, times=2)
     assert total(departed.complete([worker(1, stats=[one]), worker(3, stats=[fresh])])) == 15
-    assert departed.exits == 1
 
 
 def test_two_dead_workers_add_up():
@@ -33,7 +31,6 @@ def test_two_dead_workers_add_up():
     departed.complete([worker(1, stats=[stats[0]]), worker(3, stats=[stats[2]])])
     running -= {3}
     assert total(departed.complete([worker(1, stats=[stats[0]])])) == 111
-    assert departed.exits == 2
 
 
 def test_a_worker_that_does_not_answer_in_time_is_not_dead():
@@ -42,7 +39,6 @@ def test_a_worker_that_does_not_answer_in_time_is_not_dead():
     departed.complete([worker(1, stats=[stats]), worker(2, stats=[stats])])
     assert total(departed.complete([worker(1, stats=[stats])])) == 8
     assert total(departed.complete([worker(1, stats=[stats]), worker(2, stats=[stats])])) == 8
-    assert departed.exits == 0
 
 
 def test_nothing_of_a_dead_worker_is_open_or_pending():

@@ -68,6 +68,9 @@ class FakeSource:
     def problems(self):
         return [Problem()]
 
+    def exits(self):
+        return 0
+
     def readiness(self):
         return self.ready
 

@@ -27,7 +27,7 @@ def feed(data: bytes, step: int = 0) -> tuple[bytes, ChunkedReader]:
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
 def test_reads(step: int) -> None:
-    payload, reader = feed(b"5\r\nhello\r\n6;a=b;c=\"d\\\"e\"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nNEXT", step)
+    payload, reader = feed(b'5\r\nhello\r\n6;a=b;c="d\\"e"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nNEXT', step)
     assert payload == b"hello world"
     assert reader.done
     assert reader.trailers == [b"X-Sum: 1"]
@@ -102,6 +102,12 @@ def test_whole_and_in_pieces_agree(data: bytes, step: int) -> None:
 
 
 def test_trailers_that_change_meaning_are_dropped() -> None:
-    names = (b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Authorization: x", b"X-Forwarded-For: 1", b"traceparent: x")
+    names = (
+        b"Content-Length: 5",
+        b"Transfer-Encoding: chunked",
+        b"Authorization: x",
+        b"X-Forwarded-For: 1",
+        b"traceparent: x",
+    )
     _, reader = feed(b"0\r\n" + b"\r\n".join(names) + b"\r\nOk: 1\r\n\r\n")
     assert reader.trailers == [b"Ok: 1"]

@@ -9,12 +9,12 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, request_framing, response_
 from proxy.http1.scan import RequestHead, ResponseHead
 
 
-def framing(minor: int = 1, **fields: bytes) -> int:
+def framing(minor: int = 1, /, **fields: bytes) -> int:
     noted = {name.replace("_", "-").encode(): value for name, value in fields.items()}
     return request_framing(RequestHead(b"POST", b"/", minor, [], noted))
 
 
-def answer(status: int, method: bytes = b"GET", minor: int = 1, **fields: bytes) -> int:
+def answer(status: int, method: bytes = b"GET", minor: int = 1, /, **fields: bytes) -> int:
     noted = {name.replace("_", "-").encode(): value for name, value in fields.items()}
     return response_framing(ResponseHead(status, b"", minor, [], noted), method)
 
