@@ -7,12 +7,15 @@ both ends are `Wire`s. Nothing happens in the background: `Rig.settle` runs what
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
 from proxy.accept.downstream import Downstream
+from proxy.accept.listener import Opening
+from proxy.balance.registry import Registry
 from proxy.connect.connection import Upstream
 from proxy.connect.pool import Pool
 from proxy.exchange import Exchange
@@ -177,8 +180,9 @@ class Dial:
         self.host = host
         self.port = port
         self._loop = loop
-        self._factory = factory
-        self.future: asyncio.Future[Wire] = loop.create_future()
+        self.protocol: Any = factory()
+        self.future: asyncio.Future[Wire | None] = loop.create_future()
+        self.error: OSError = ConnectionRefusedError(111, "Connection refused")
 
     @property
     def pending(self) -> bool:
@@ -186,7 +190,7 @@ class Dial:
 
     def accept(self) -> Wire:
         wire = Wire(self._loop, ("127.0.0.1", 50_000 + len(self._loop.wires)), (self.host, self.port))
-        wire.protocol = self._factory()
+        wire.protocol = self.protocol
         self._loop.wires.append(wire)
         wire.protocol.connection_made(wire)
         self.future.set_result(wire)
@@ -194,7 +198,8 @@ class Dial:
         return wire
 
     def fail(self, error: OSError | None = None) -> None:
-        self.future.set_exception(error or ConnectionRefusedError(111, "Connection refused"))
+        self.error = error or self.error
+        self.future.set_result(None)
         self._loop.settle()
 
 
@@ -205,6 +210,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.now = 1000.0
         self.dials: list[Dial] = []
         self.wires: list[Wire] = []
+        self.names: dict[str, list[str]] = {}
         self.problems: list[dict[str, Any]] = []
         super().__init__()
         self.set_exception_handler(lambda _, context: self.problems.append(context))
@@ -216,7 +222,15 @@ class Loop(asyncio.SelectorEventLoop):
         dial = Dial(self, protocol_factory, host, port)
         self.dials.append(dial)
         wire = await dial.future
+        if wire is None:  # a new exception each time: a traceback keeps frames alive
+            raise type(dial.error)(*dial.error.args)
         return wire, wire.protocol
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        await asyncio.sleep(0)
+        if host not in self.names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.names[host]]
 
     def settle(self) -> None:
         """Run what is due."""
@@ -274,16 +288,32 @@ class Collector:
 
 
 def table(
-    generation: int = 1, *, ports: tuple[int, ...] = (9001,), host: str = "a.test", scheme: Any = "http", **route: Any
+    generation: int = 1,
+    *,
+    ports: tuple[int, ...] = (9001,),
+    host: str = "a.test",
+    scheme: Any = "http",
+    address: str = "10.9.9.9",
+    **route: Any,
 ) -> TableSpec:
-    """One route for ``host`` to a backend with an endpoint per port of 10.9.9.9."""
+    """One route for ``host`` to a backend with an endpoint per port of ``address``."""
     values: dict[str, Any] = {"path": "/", "path_type": "Prefix", "backend": KEY, **route}
-    endpoints = tuple(EndpointSpec("10.9.9.9", port) for port in ports)
+    endpoints = tuple(EndpointSpec(address, port) for port in ports)
     return TableSpec(
         generation,
         (RouteSpec("default", "web", "uid", "1", host, **values),),
         (BackendSpec(KEY, "default", "web", "80", endpoints, scheme=scheme),),
     )
+
+
+class Ordered(dict[Any, None]):
+    """A set in the order of arrival, so that a run can be repeated."""
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        self.pop(item, None)
 
 
 class Rig:
@@ -295,7 +325,13 @@ class Rig:
         self.worker = CountingWorker(
             settings or Settings(), self.loop, cast("Exporter", self.exporter), None, keep=keep
         )
-        self.worker.apply(spec or table())
+        worker = self.worker
+        worker.downstreams, worker.openings = cast("set[Downstream]", Ordered()), cast("set[Opening]", Ordered())
+        worker.connector.upstreams = cast("set[Upstream]", Ordered())
+        worker.registry = Registry(
+            worker.settings.eject_after, worker.settings.eject_time, rng=random.Random(1), clock=self.loop.time
+        )
+        worker.apply(spec or table())
         self.clients: list[Wire] = []
 
     def close(self) -> None:
@@ -380,7 +416,7 @@ class Rig:
 def check_pool(pool: Pool, dials: list[Dial]) -> None:
     """A pool's bookkeeping against what is really open."""
     mine: list[Upstream] = [each for each in pool.connector.upstreams if each.pool is pool]
-    opening = [dial for dial in dials if (dial.host, dial.port) == (pool.host, pool.port)]
+    opening = [dial for dial in dials if getattr(dial.protocol, "pool", None) is pool]
     assert pool.open == len(mine) + len(opening), (pool, mine, opening)
     assert 0 <= pool.open <= pool.connector.most, pool
     assert len(set(pool.idle)) == len(pool.idle) <= pool.connector.most_idle, pool

@@ -262,16 +262,20 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_for_ever(self) -> None:
-        """Every open request has a deadline somewhere: its connection's, its upstream's, its dial's or its turn's."""
+        """Every request under way has a time by which something happens, though nobody sends another byte."""
         never = float("inf")
+        queued = [entry[0] for pool in self.rig.worker.pools for entry in pool.waiting]
         for client in self.rig.clients:
             exchange = client.protocol.exchange
-            if exchange is None or client.gone or client.closing:
+            if exchange is None or client.gone or client.protocol.deadline != never:
                 continue
             attempt = exchange.attempt
-            upstream = None if attempt is None else attempt.upstream
-            if client.protocol.deadline == never and upstream is not None:
-                assert upstream.deadline != never, (exchange, upstream)
+            assert attempt is not None, exchange
+            if attempt.upstream is not None:
+                assert not attempt.abandoned, (exchange, "is over, and waits for the client alone")
+                assert attempt.upstream.deadline != never, (exchange, attempt.upstream)
+            else:
+                assert self.rig.dials or attempt in queued, exchange
 
     def teardown(self) -> None:
         try:

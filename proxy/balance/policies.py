@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 from proxy.balance.endpoint import Endpoint
 
-# The cost of an endpoint that has been sent requests and has answered none yet: worse than any that has answered
-# (Finagle's peak EWMA), so that a new endpoint gets one request first and not all of them.
-_UNKNOWN: Final = 1e18
+# The latency assumed of an endpoint that has been sent requests and has answered none yet, ns: worse than any that has
+# answered (Finagle's peak EWMA), so that a new endpoint gets one request first and not all of them.
+_UNKNOWN: Final = 1e15
 
 
 class Policy(Protocol):
@@ -85,7 +85,7 @@ class PeakEwma:
 def _cost(endpoint: Endpoint, now: float) -> float:
     in_flight = endpoint.in_flight
     if not endpoint.ewma:
-        return _UNKNOWN + in_flight if in_flight else 0.0
+        return _UNKNOWN * in_flight
     return endpoint.latency(now) * (in_flight + 1)
 
 

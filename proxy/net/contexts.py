@@ -14,8 +14,12 @@ ALPN: Final = ["http/1.1"]  # RFC 7301; nothing else is spoken, on either side
 # client of today lacks an alternative for. The three suites of TLS 1.3 are OpenSSL's own. The client's order counts,
 # as Mozilla has it: all are sound, and a client without AES instructions prefers ChaCha20.
 CIPHERS: Final = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
-    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+    "ECDHE-ECDSA-AES128-GCM-SHA256:"
+    "ECDHE-RSA-AES128-GCM-SHA256:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:"
+    "ECDHE-RSA-CHACHA20-POLY1305"
 )
 
 

@@ -138,7 +138,6 @@ class TlsTransport(Layer):
 
     def _opened(self) -> None:
         self._state = _OPEN
-        self._on_failure = None
         self._inner.connection_made(self)
         if self._writing_paused and self._state == _OPEN:
             self._inner.pause_writing()
@@ -150,9 +149,8 @@ class TlsTransport(Layer):
 
     def _fail(self, reason: str) -> None:
         self._state = _CLOSED
-        report, self._on_failure = self._on_failure, None
-        if report is not None:
-            report(reason)
+        if self._on_failure is not None:
+            self._on_failure(reason)
         self._raw.close()
 
     # What the raw transport tells.
@@ -273,7 +271,6 @@ class TlsTransport(Layer):
             self._raw.abort()
 
     def _finished(self) -> bool:
-        self._on_failure = None
         self._held.clear()
         if self._state == _LOST:
             return False  # asyncio's transports raise when they are aborted after their end

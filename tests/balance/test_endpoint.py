@@ -11,6 +11,14 @@ from proxy.balance.health import Rules
 MS = 1_000_000
 
 
+def test_a_new_endpoint_knows_nothing() -> None:
+    endpoint = Endpoint("10.0.0.1", 80, zone="z", scheme="https", server_name="shop.test")
+    assert (endpoint.zone, endpoint.scheme, endpoint.server_name) == ("z", "https", "shop.test")
+    assert (endpoint.in_flight, endpoint.requests, endpoint.errors, endpoint.failures, endpoint.ejections) == (0,) * 5
+    assert endpoint.ewma == endpoint.latency(1000.0) == endpoint.ejected_until == 0.0
+    assert endpoint.pool is None
+
+
 def test_names() -> None:
     assert Endpoint("10.0.0.1", 80).name == "10.0.0.1:80"
     assert Endpoint("2001:db8::1", 80).name == "[2001:db8::1]:80"

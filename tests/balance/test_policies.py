@@ -99,6 +99,9 @@ def test_ewma_gives_a_new_endpoint_one_request_first() -> None:
     assert {policy.choose((old, new), b"") for _ in range(100)} == {new}
     new.in_flight = 1
     assert {policy.choose((old, new), b"") for _ in range(100)} == {old}
+    other = make(1)[0]
+    other.in_flight = 2
+    assert {policy.choose((new, other), b"") for _ in range(100)} == {new}
     new.in_flight = 0
     new.succeeded(5 * MS, 100.0)
     assert {policy.choose((old, new), b"") for _ in range(100)} == {new}

@@ -47,7 +47,7 @@ def forwarded(seen: Request) -> tuple[str, str, str, str]:
 
 
 def made(edge: Edge, seen: Request, scheme: str = "http") -> bool:
-    """Whether the fields say what we saw ourselves. Host names no port here, so it is the listener's (ingress-nginx)."""
+    """Whether the fields say what we saw ourselves. Host names no port here, so the port is the listener's."""
     port = (edge.proxy.tls_address if scheme == "https" else edge.proxy.address)[1]
     return forwarded(seen) == ("127.0.0.1", "a.test", scheme, str(port))
 

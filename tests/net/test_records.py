@@ -104,6 +104,7 @@ def test_a_forged_record_delivers_what_stood_before_it_and_is_answered_by_an_ale
     assert ours.error is not None
     assert ours.error.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
     assert not ours.close_notify
+    assert ours.decrypt(theirs.encrypt(b"more")) == b""
     alert = ours.drain()
     assert theirs.decrypt(alert) == b""
     assert theirs.error is not None

@@ -173,6 +173,34 @@ async def test_pressure_from_before_the_end_of_the_handshake_is_passed_on(server
     assert inner.events == ["made", "pause"]
     tls.resume_writing()
     assert inner.events == ["made", "pause", "resume"]
+    answered(tls)
+    assert wire.calls == ["set_protocol"]
+
+
+async def test_answers_for_a_peer_that_does_not_read_end_the_connection(server: ssl.SSLContext) -> None:
+    inner = Inner()
+    tls, wire, peer = opened(server, inner)
+    tls.pause_writing()
+    answered(tls, peer.encrypt(b"never delivered"))
+    assert wire.calls == ["abort"]
+    assert not inner.data
+
+
+def answered(tls: TlsTransport, data: bytes = b"") -> None:
+    """As if OpenSSL had an answer of its own to ``data``."""
+    tls._records._outgoing.write(b"answer")
+    tls.data_received(data)
+
+
+async def test_pausing_twice_is_pausing_once(server: ssl.SSLContext) -> None:
+    tls, wire, _ = opened(server, Inner())
+    tls.pause_reading()
+    tls.pause_reading()
+    assert not tls.is_reading()
+    tls.resume_reading()
+    tls.resume_reading()
+    assert tls.is_reading()
+    assert wire.calls == ["pause_reading", "resume_reading"]
 
 
 async def test_a_broken_stream_ends_also_while_paused(server: ssl.SSLContext) -> None:

@@ -131,22 +131,3 @@ def test_renegotiation_is_refused_by_our_own_contexts(run: Run, pem: Path) -> No
             await inner.after("lost")
 
     run(scenario())
-
-
-def test_a_peer_that_asks_without_reading_is_dropped(run: Run, pem: Path) -> None:
-    async def scenario() -> None:
-        client = Inner()
-        async with dialled(upstream_context(), pem, client) as (server, tls):
-            server.send_signal(19)  # SIGSTOP: it reads no more
-            tls.set_write_buffer_limits(high=0)
-            while "pause" not in client.events:
-                tls.write(bytes(256 * 1024))
-                await asyncio.sleep(0)
-            await type_in(server, b"r\n")
-            tls._records._outgoing.write(b"an answer that the peer has asked for")
-            tls.data_received(b"")
-            await client.after("lost")
-            assert tls.is_closing()
-            server.send_signal(18)
-
-    run(scenario())
