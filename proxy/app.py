@@ -13,6 +13,7 @@ import uvloop
 
 from proxy import serving
 from proxy.accept.certificates import Certificates
+from proxy.route.spec import TableSpec
 from proxy.supervisor import Supervisor
 from proxy.workers import Slot, Tree, listen
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import socket
 
     from proxy.admin.source import Companion
-    from proxy.route.spec import TableSpec
     from proxy.settings import Address, Settings
 
 
@@ -32,13 +32,16 @@ def run(settings: Settings, *, table: TableSpec | None = None, companions: Seque
 
     Raises `SettingsError` for an address that cannot be listened on.
     """
-    logging.basicConfig(level=logging.WARNING, format="spanway: %(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="spanway: %(message)s", stream=sys.stderr)
     workers = settings.workers or os.cpu_count() or 1
     http_sockets, http = listen(settings.http, workers)
     https_sockets, https = listen(settings.https, workers)
     slots = [Slot(index, http_sockets[index], https_sockets[index]) for index in range(workers)]
 
-    certificates = Certificates() if settings.https else None
+    certificates = None
+    if settings.https:
+        certificates = Certificates()
+        certificates.update(TableSpec(0))  # makes the one default certificate that all workers show
 
     def supervise(news: socket.socket) -> int:
         return uvloop.run(_supervise(settings, http, https, workers, news, table, companions))
@@ -90,6 +93,8 @@ async def _supervise(
 
 async def _announce(supervisor: Supervisor, workers: int, companions: Sequence[Companion]) -> None:
     await supervisor.serving()
+    if not supervisor.readiness().ready:
+        return  # it stops before it ever served
     table = supervisor.table()
     routes = len(table.routes)
     _say(

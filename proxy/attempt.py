@@ -72,10 +72,10 @@ class Attempt(Response):
         else:
             upstream.deadline = NEVER
             exchange.resume_downstream()
-        self.write_ns = time.time_ns()
+        # One stamp, before the write: the kernel may run the upstream before it returns to us, and that is its time.
+        self.write_ns = self.sent_ns = now = time.time_ns()
         upstream.transport.write(payload)
         upstream.bytes_out += len(payload)
-        self.sent_ns = now = time.time_ns()
         self.request_end = upstream.sent()
         exchange.self_ns += now - entry_ns
         if exchange.upload is not None:

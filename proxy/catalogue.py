@@ -1,4 +1,5 @@
-"""Every setting by its names: the key in the file, the flag, the environment variables, the default as one writes it.
+"""Every setting by its names: the key in the file, the flag, the environment variables, the default as one writes it;
+and what `spanway dev` and `spanway demo` make of them.
 
 The catalogue is read off the dataclasses in `settings` and their `Meaning`s, so that a setting added there is at once
 settable from everywhere, listed by `--help` and described in docs/settings.md.
@@ -8,14 +9,54 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import ipaddress
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Meaning, Settings
+from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Address, Meaning, Network, Settings, Timeouts, Tracing
 
 PREFIX: Final = "SPANWAY_"
+
+LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+# What differs where one developer watches: nothing listens to the network, the screen belongs to the waterfalls, and
+# Ctrl-C waits for no long request.
+DEV: Final = Settings(
+    http=(Address("127.0.0.1", 8000),),
+    trust=LOOPBACK,
+    access_log="off",
+    timeouts=Timeouts(drain=1.0),
+    tracing=Tracing(response_header=True),
+)
+
+# The flags by theme, as `--help` lists them.
+GROUPS: Final = {
+    "what is served": ("ingress", "upstream", "ingress-class"),
+    "listeners": ("http", "https", "admin", "proxy-protocol"),
+    "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
+    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
+}
+SOURCES: Final = GROUPS["what is served"]
+
+# Flags of `serve` that a command lacks, and why.
+LACKS: Final[Mapping[str, Mapping[str, str]]] = {
+    "dev": dict.fromkeys(SOURCES, "its rules stand on the command line, and 'spanway serve' reads manifests"),
+    "demo": {
+        **dict.fromkeys(SOURCES, "it serves manifests of its own, and 'spanway serve' yours"),
+        "https": "it listens for plain HTTP only",
+        "proxy-protocol": "its own traffic sends no PROXY protocol header",
+        "upstream-ca": "its services speak plain HTTP",
+    },
+}
+
+
+def groups(command: str) -> dict[str, tuple[str, ...]]:
+    """`GROUPS` as far as a command has their flags."""
+    lacks = LACKS.get(command, {})
+    kept = {title: tuple(flag for flag in flags if flag not in lacks) for title, flags in GROUPS.items()}
+    return {title: flags for title, flags in kept.items() if flags}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,47 +7,27 @@ file or a manifest is one line on standard error and exit status 2.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from proxy import __version__
-from proxy.catalogue import Entry, catalogue
+from proxy.catalogue import DEV, LACKS, SOURCES, Entry, catalogue, groups
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
-from proxy.settings import Address, Settings, Tracing
+from proxy.settings import Settings
 from proxy.settings_reference import explained, further
 from proxy.values import suggestion
-
-LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-
-# What differs where one developer watches: nothing listens to the network, and the screen belongs to the waterfalls.
-DEV: Final = Settings(
-    http=(Address("127.0.0.1", 8000),),
-    trust=LOOPBACK,
-    access_log="off",
-    tracing=Tracing(response_header=True),
-)
-
-# The flags by theme, as `--help` lists them.
-GROUPS: Final = {
-    "what is served": ("ingress", "upstream", "ingress-class"),
-    "listeners": ("http", "https", "admin", "proxy-protocol"),
-    "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
-    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
-}
-SOURCES: Final = ("ingress", "upstream", "ingress-class")
 
 USAGES: Final = {
     "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
     "check": "PATH ... [--ingress-class NAME]",
-    "explain": "URL --ingress PATH [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
+    "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
 }
 EXAMPLES: Final = {
     "serve": """\
@@ -94,6 +74,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.flags: Final[list[str]] = []
         self.lists_settings = False
+        self.lacks: Mapping[str, str] = {}  # flags of `serve` that it has not, and why
         options.setdefault("formatter_class", Formatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(*arguments, **options)
@@ -107,7 +88,8 @@ class Parser(argparse.ArgumentParser):
         """Raise what `main` prints."""
         if chosen := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
             message = f"there is no command '{chosen[1]}'{suggestion(chosen[1], EXAMPLES)}"
-        raise SettingsError(f"{message}; '{self.prog} --help' shows how it is used")
+        mark = "" if message.endswith("?") else ";"
+        raise SettingsError(f"{message}{mark} '{self.prog} --help' shows how it is used")
 
     def format_help(self) -> str:
         """Help, with the settings that have no flag where ``lists_settings``."""
@@ -133,24 +115,25 @@ def build() -> Parser:
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=EXAMPLES[name],
         )
+        made.lacks = LACKS.get(name, {})
         made.set_defaults(run=run, parser=made)
         return made
 
     serving = command("serve", serve, "serve the Ingresses of manifests, and trace every request")
-    _add_settings(serving, Settings(), GROUPS)
+    _add_settings(serving, Settings(), groups("serve"))
     serving.lists_settings = True
 
     developing = command("dev", dev, "a local proxy without manifests, with a waterfall per request")
     developing.add_argument(
         "rules", nargs="+", metavar="[HOST[/PATH]=]URL", help="requests for HOST whose path starts with PATH go to URL"
     )
-    _add_settings(developing, DEV, {name: flags for name, flags in GROUPS.items() if flags != SOURCES})
+    _add_settings(developing, DEV, groups("dev"))
 
     showing = command("demo", demo, "three traced services behind the proxy, with traffic and waterfalls")
     showing.flag(
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
-    _add_settings(showing, DEV, {name: flags for name, flags in GROUPS.items() if flags != SOURCES})
+    _add_settings(showing, DEV, groups("demo"))
 
     checking = command("check", check, "validate manifests; exit status 1 if they have errors")
     checking.add_argument("paths", nargs="+", metavar="PATH", help="file or directory of Kubernetes manifests")
@@ -162,29 +145,29 @@ def build() -> Parser:
     explaining.flag(
         "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="a request field; repeatable"
     )
-    _add_settings(explaining, Settings(), {"what is served": SOURCES}, several=False)
+    _add_settings(explaining, Settings(), {"what is served": SOURCES})
     return parser
 
 
-def _add_settings(parser: Parser, defaults: Settings, groups: dict[str, tuple[str, ...]], several: bool = True) -> None:
-    """A flag for each setting of ``groups``; ``several``: whether --ingress and --upstream take many values at once."""
+def _add_settings(parser: Parser, defaults: Settings, flags_by_title: dict[str, tuple[str, ...]]) -> None:
+    """A flag for each setting named."""
     entries = {entry.meaning.flag: entry for entry in catalogue().values() if entry.meaning.flag}
     parser.flag(
         "--config", metavar="FILE", help="TOML file of settings; flags and variables go before it (SPANWAY_CONFIG)"
     )
-    for title, flags in groups.items():
+    for title, flags in flags_by_title.items():
         group = parser.add_argument_group(title)
         for flag in flags:
             entry = entries[flag]
             text = explained(entry, defaults, entry.variable).replace("%", "%%")
-            parser.flag(f"--{flag}", into=group, dest=entry.key, help=text, **_form(entry, several))
+            parser.flag(f"--{flag}", into=group, dest=entry.key, help=text, **_form(entry))
 
 
-def _form(entry: Entry, several: bool) -> dict[str, Any]:
+def _form(entry: Entry) -> dict[str, Any]:
     """How argparse takes a setting's flag: everything stays text, `configure` reads it."""
     if entry.kind is bool:
         return {"action": argparse.BooleanOptionalAction, "default": None}
-    if entry.repeatable and entry.meaning.flag in SOURCES and several:
+    if entry.repeatable and entry.meaning.flag in SOURCES:
         return {"metavar": entry.placeholder, "nargs": "+", "action": "extend"}
     if entry.repeatable:
         return {"metavar": entry.placeholder, "action": "append"}
@@ -229,6 +212,11 @@ def dev(options: argparse.Namespace) -> int:
 def demo(options: argparse.Namespace) -> int:
     """``spanway demo``: until Ctrl-C, or for ``--for`` seconds."""
     settings = _settings(options, DEV)
+    if settings.admin is None:
+        raise SettingsError(
+            "the demo needs its admin listener, which receives its services' spans; "
+            "leave out '--admin off' (or SPANWAY_ADMIN=off), or choose another port"
+        )
     from proxy import app
     from proxy.demo.run import demo as tell
 
@@ -265,6 +253,8 @@ def _say(text: str) -> None:
 def _refuse_unknown(parser: Parser, unknown: Iterable[str]) -> None:
     for text in unknown:
         name = text.partition("=")[0]
+        if why := parser.lacks.get(name.removeprefix("--").removeprefix("no-")):
+            parser.error(f"'{parser.prog}' has no flag '{name}': {why}")
         what = "flag" if name.startswith("-") else "argument"
         parser.error(f"there is no {what} '{name}'{suggestion(name, parser.flags)}")
 
@@ -286,10 +276,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _url_first(arguments: Sequence[str]) -> list[str]:
+    """The URL of `explain` before its flags, of which some take all values that follow."""
+    command, rest = list(arguments[:1]), list(arguments[1:])
+    if command == ["explain"]:
+        rest.sort(key=lambda text: not text.startswith(("http://", "https://")))  # stable
+    return command + rest
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     parser = build()
     try:
-        options, unknown = parser.parse_known_args(arguments)
+        options, unknown = parser.parse_known_args(_url_first(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as done:  # --help and --version, which argparse answers itself
         return int(done.code or 0)
     _refuse_unknown(getattr(options, "parser", parser), unknown)

@@ -123,14 +123,14 @@ def _opentelemetry_text(entry: Entry, name: str, text: str, warnings: list[str])
             raise SettingsError(f"{name}: '{text}' is not a number of milliseconds")
         return f"{text}ms"
     if entry.repeatable and entry.choices:
-        known = []
-        for word in text.split(","):
-            if word.strip() in entry.choices:
-                known.append(word.strip())
-            elif word.strip():
-                warnings.append(f"{name}: '{word.strip()}' is not one of {', '.join(entry.choices)}; it was ignored")
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        known = [word for word in words if word in entry.choices]
+        unknown = [
+            f"{name}: '{word}' is not one of {', '.join(entry.choices)}" for word in words if word not in entry.choices
+        ]
         if not known:
-            raise SettingsError(f"{name}: nothing of '{text}' can be used")
+            raise SettingsError(unknown[0] if len(unknown) == 1 else f"{name}: nothing of '{text}' can be used")
+        warnings += [f"{problem}; it was ignored" for problem in unknown]
         return ",".join(known)
     return text
 

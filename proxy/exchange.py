@@ -151,6 +151,8 @@ class Exchange(Request):
             else:
                 self.downstream.hold(data)
             return
+        if self._flushing and not self.keep:
+            return  # the answer is written, and nothing more of this client is read
         entry = time.time_ns()
         try:
             wire = self._take_body(data)
@@ -167,12 +169,14 @@ class Exchange(Request):
 
     def _set_body_deadline(self) -> None:
         downstream = self.downstream
-        downstream.deadline = NEVER if self.request_done else self.worker.clock.now + self.worker.timeouts.body
+        if not downstream.stalled:  # else the deadline is that of the response, which it does not take
+            downstream.deadline = NEVER if self.request_done else self.worker.clock.now + self.worker.timeouts.body
 
     def pause_downstream(self) -> None:
         """The upstream does not keep up: stop reading the body."""
         self.downstream.pause()
-        self.downstream.deadline = NEVER
+        if not self.downstream.stalled:
+            self.downstream.deadline = NEVER
 
     def resume_downstream(self) -> None:
         """The upstream takes more."""
@@ -211,6 +215,7 @@ class Exchange(Request):
         """The whole response has been read and written."""
         if self.downstream.stalled:
             self._flushing = True  # the end is when the client has taken the last byte, or leaves
+            self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
         else:
             self.finish(now_ns)
 
@@ -244,7 +249,7 @@ class Exchange(Request):
 
     def overdue(self) -> None:
         """The downstream's deadline has passed."""
-        if self._flushing or self.answered:
+        if self._flushing or self.answered or self.downstream.stalled:
             self.fail(Fault(Kind.CLIENT_STALLED))
         else:
             self.fail(Fault(Kind.REQUEST_TIMEOUT, "the request body stopped arriving"))

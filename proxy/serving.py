@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from proxy import __version__
-from proxy.accept.certificates import Certificates
+from proxy.accept.certificates import Certificates, ignore_malformed_names
 from proxy.accept.listener import Listener
 from proxy.admin.source import EndpointSample, WorkerSample
 from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Order, Sampled
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOTICE: Final = 0.1  # seconds between the drain and the end of accepting: clients on their way still get in
+_COLLECT: Final = (50_000, 20, 50)  # allocations before a collection (CPython: 700), then collections before an older
 _FLUSH: Final = 5.0  # seconds for the last spans
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 RESTART: Final = 3  # exit status of a worker that was told to go by itself: another takes its place
@@ -69,6 +71,9 @@ class Serving:
         """Serve until told to drain, then finish."""
         loop = asyncio.get_running_loop()
         ids.reseed()
+        gc.set_threshold(*_COLLECT)
+        if self._certificates is not None:
+            ignore_malformed_names()
         _raise_file_limit()
         exporter = self._exporter()
         log = None
@@ -149,6 +154,11 @@ class Serving:
             for problem in self._certificates.update(table):
                 _log.error("%s", problem)
         self._worker.apply(table)
+        # Requests make no cycles, so the collector finds nothing: let it look rarely, and never at what stays. What
+        # an older table leaves behind is counted again before the next freeze.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         if not self._listeners and not self._stopping.is_set():
             # No request is taken before there is a table to answer it by.
             self._listeners = [Listener(self._worker, sock, None) for sock in self._slot.http]
@@ -171,6 +181,9 @@ class Serving:
             memory=_resident(),
             routes=tuple(worker.ledger.samples()),
             endpoints=tuple(self._endpoints()),
+            connections_refused=worker.refused,
+            handshake_failures=worker.handshake_failures,
+            access_log_lost=worker.access_log.lost if worker.access_log is not None else 0,
             export=worker.exporter.counters() if worker.exporter is not None else ExportCounters(),
         )
 

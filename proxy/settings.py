@@ -283,7 +283,7 @@ class Settings:
         PRIVATE,
         "peers that may supply forwarded headers and trace context; 'private': loopback and private ranges",
         flag="trust",
-        value="CIDR,..|all|none",
+        value="CIDR,..|private|all|none",
     )
     proxy_protocol: bool = setting(False, "listeners expect a PROXY protocol header, v1 or v2", flag="proxy-protocol")
     access_log: str = setting(

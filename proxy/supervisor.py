@@ -259,6 +259,9 @@ class Supervisor:
         news.setblocking(False)
         loop.add_reader(news, self.hire, news)
         loop.add_signal_handler(signal.SIGTERM, self.stop)
+        # Files are watched and the access log is the workers': nothing to do, and nothing to die of.
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            loop.add_signal_handler(number, lambda: None)
         await self._stopping.wait()
         return await self._drain()
 

@@ -145,7 +145,7 @@ class Worker:
                 exchange.loop_lag_us = self.clock.lag_us
                 self.exporter.offer(self.encoder.encode(exchange), 1 + len(exchange.attempts))
             if self.access_log is not None:
-                self.access_log.offer(exchange)
+                self.access_log.offer(exchange, exchange.detail)
         except Exception:
             self._encode_failures += 1
             if self._encode_failures & (self._encode_failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ...

@@ -81,7 +81,8 @@ def _listen(address: Address, *, shared: bool = True) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {address}: {error.strerror}; is another server there? Choose another port"
+            f"cannot listen on {address}: {error.strerror}; is another server there? "
+            "Choose another port with --http or --https"
         ) from None
     sock.setblocking(False)
     return sock
@@ -138,7 +139,12 @@ class Tree:
 
     def _pass_on(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
+            if self._stopping:
+                _kill(self._supervisor, signal.SIGKILL)  # asked twice: end now
+                return
             self._stopping = True
+            if number == signal.SIGINT:
+                sys.stderr.write("spanway: finishing open requests; Ctrl-C again ends at once\n")
             number = signal.SIGTERM
         _kill(self._supervisor, number)
         if number == signal.SIGUSR1:

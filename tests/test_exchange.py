@@ -303,7 +303,8 @@ def test_a_fault_behind_a_slow_client_ends_in_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [POST % 999_999_999, POST % 5 + b"", b"POST / HTTP/1.1\r\nHost: a.test\r\nExpect: x\r\nContent-Length: 5\r\n\r\n"]
+    "head",
+    [POST % 999_999_999, POST % 5 + b"", b"POST / HTTP/1.1\r\nHost: a.test\r\nExpect: x\r\nContent-Length: 5\r\n\r\n"],
 )
 def test_a_refused_body_keeps_coming_while_the_client_does_not_read(head: bytes) -> None:
     with rig(spec=table(body_limit=4)) as r:

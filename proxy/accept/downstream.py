@@ -133,7 +133,7 @@ class Downstream(asyncio.Protocol):
         if exchange is not None:
             self._ended = True
             return exchange.client_ended()
-        if self._buffer and not self._closing:
+        if self._within_head() and not self._closing:
             self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
         return False
 
@@ -144,7 +144,7 @@ class Downstream(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             exchange.client_gone()
-        elif self._buffer:
+        elif self._within_head():
             self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
 
     def pause_writing(self) -> None:
@@ -185,7 +185,9 @@ class Downstream(asyncio.Protocol):
                 if data.startswith(b"\r"):
                     self._refuse(Fault(Kind.BAD_REQUEST, "empty lines before the request line"))
                     return False
-            if len(data) <= 1:
+            if not data:
+                return False  # not yet a request: the deadline of an idle connection stays
+            if data == b"\r":
                 self._wait_for_head()
                 return False
         end = data.find(HEAD_END)
@@ -217,6 +219,10 @@ class Downstream(asyncio.Protocol):
             _log.exception("a request could not be served")
             exchange.fail(Fault(Kind.INTERNAL, "see the log"))
         return True
+
+    def _within_head(self) -> bool:
+        """Whether a request has begun to arrive; an empty line is none."""
+        return bool(self._buffer.strip(b"\r\n"))
 
     def _wait_for_head(self) -> None:
         if not self._start_ns:
@@ -329,7 +335,7 @@ class Downstream(asyncio.Protocol):
             exchange.overdue()
         elif self._closing:
             self.transport.abort()
-        elif self._buffer:
+        elif self._within_head():
             self._refuse(Fault(Kind.REQUEST_TIMEOUT, "the head did not arrive in time"))
         else:
             self._closing = True

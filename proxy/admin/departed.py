@@ -153,6 +153,9 @@ def _counts(samples: list[WorkerSample]) -> WorkerSample:
         generation=0,
         connections_total=sum(sample.connections_total for sample in samples),
         upstream_total=sum(sample.upstream_total for sample in samples),
+        connections_refused=sum(sample.connections_refused for sample in samples),
+        handshake_failures=sum(sample.handshake_failures for sample in samples),
+        access_log_lost=sum(sample.access_log_lost for sample in samples),
         routes=tuple(merge(route for sample in samples for route in sample.routes)),
         endpoints=tuple(
             msgspec.structs.replace(endpoint, **_IDLE)

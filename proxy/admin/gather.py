@@ -69,6 +69,11 @@ class Gatherer:
             if growing.rooted is None and (not span.parent_id or (is_proxy(span) and span.kind == "SERVER")):
                 growing.rooted = now
 
+    @property
+    def rooted(self) -> int:
+        """The growing traces whose root has come."""
+        return sum(growing.rooted is not None for growing in self._growing.values())
+
     def complete(self, now: float) -> list[TraceView]:
         """The traces that are complete by now, oldest first; they are forgotten here."""
         done = {trace_id: None for trace_id, growing in self._growing.items() if self._is_complete(growing, now)}

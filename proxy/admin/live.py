@@ -90,6 +90,11 @@ class Live:
     def __repr__(self) -> str:
         return f"Live({self.drawn} drawn, {len(self._waiting)} waiting, {self._left_out} left out, {self._gatherer!r})"
 
+    @property
+    def growing(self) -> int:
+        """Traces whose root has come and that are not told yet; `finish` accounts for them."""
+        return self._gatherer.rooted
+
     async def run(self) -> None:
         """Draw until cancelled. What is kept from before is not drawn: one wants to see what happens from now on."""
         self._cursor, _ = await self._source.batches_since(self._cursor)
@@ -138,12 +143,15 @@ class Live:
         """Whatever there are tokens for: all that wait if they are few, the most interesting if they are many."""
         self._tokens = min(self._tokens + (now - self._refilled) / self._every, self._burst)
         self._refilled = now
+        chosen: list[TraceView] = []
         while self._waiting and self._tokens >= 1:
             self._tokens -= 1
             best = max(self._waiting, key=self._interest)
             self._waiting.remove(best)
             self._remember(best.trace)
-            self._console.print(Waterfall(best.trace, self._palette))
+            chosen.append(best.trace)
+        for trace in sorted(chosen, key=lambda trace: trace.start_ns):  # chosen by interest, told in their order
+            self._console.print(Waterfall(trace, self._palette))
             self._console.print()
             self.drawn += 1
         for late in [waiting for waiting in self._waiting if now - waiting.since >= PATIENCE_S]:

@@ -133,6 +133,16 @@ def _connections(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
         "Downstream connections accepted.",
         sum(sample.connections_total for sample in samples),
     )
+    yield _counter(
+        "spanway_connections_refused",
+        "Downstream connections closed at once, since a limit was reached.",
+        sum(sample.connections_refused for sample in samples),
+    )
+    yield _counter(
+        "spanway_handshake_failures",
+        "Downstream connections that ended in their TLS handshake or PROXY protocol header.",
+        sum(sample.handshake_failures for sample in samples),
+    )
     yield _gauge(
         "spanway_upstream_connections", "Open upstream connections.", sum(sample.upstream_open for sample in samples)
     )
@@ -154,7 +164,7 @@ def _endpoints(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
     )
     latency = GaugeMetricFamily(
         "spanway_endpoint_latency_seconds",
-        "Moving average of the time to the first byte.",
+        "Moving average of an attempt's time, from its start to the end of the response.",
         labels=ENDPOINT,
         unit="seconds",
     )
@@ -207,6 +217,11 @@ def _workers(moment: Moment) -> Iterator[Metric]:
     living = [sample for sample in moment.samples if sample.pid]
     yield _gauge("spanway_workers", "Worker processes.", len(living))
     yield _counter("spanway_worker_exits", "Worker processes that ended and were replaced.", moment.exits)
+    yield _counter(
+        "spanway_access_log_lost",
+        "Lines of the access log that could not be written.",
+        sum(sample.access_log_lost for sample in moment.samples),
+    )
     yield _gauge("spanway_ready", "Whether traffic may come (/readyz).", int(moment.ready))
     yield _gauge(
         "spanway_loop_lag_seconds",

@@ -49,6 +49,9 @@ class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
     routes: tuple[RouteSample, ...] = ()
     endpoints: tuple[EndpointSample, ...] = ()
     export: ExportCounters = ExportCounters()
+    connections_refused: int = 0  # closed at once, a limit being reached
+    handshake_failures: int = 0  # TLS handshakes and PROXY protocol headers that came to nothing
+    access_log_lost: int = 0  # lines that could not be written
 
 
 class Readiness(msgspec.Struct, frozen=True):

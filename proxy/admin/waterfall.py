@@ -71,7 +71,7 @@ class Waterfall:
         tail = Text()
         if status:
             tail.append(f"  {status}", SEVERITY[labels.severity(root)])
-        tail.append(f"  {duration(self.trace.duration_ns)}", "bold")
+        tail.append(f"  {duration(root.duration_ns)}", "bold")
         title = Text(labels.title(root))
         title.truncate(width - tail.cell_len, overflow="ellipsis")
         head = Text().append(title.plain, "bold").append_text(tail)
@@ -84,7 +84,10 @@ class Waterfall:
             yield Text(trace_id, DIM)
 
     def _foot(self) -> Iterator[Text]:
-        """Where most of the time went, in one line, and everybody's share of it in the next."""
+        """Where most of the time went, in one line, and everybody's share of it in the next.
+
+        The whole is the trace, which may be longer than its root: work may go on after the answer.
+        """
         trace = self.trace
         parts = shares(trace)
         if len(trace.nodes) < 2 or not parts:
@@ -94,9 +97,10 @@ class Waterfall:
         line = Text("▸ where the time went: ")
         # The span's name says more, where the place is its own service.
         line.append(f"{place} · {labels.clean(most.span.name)}" if most.place == most.span.service else place, "bold")
-        line.append(
-            f"  {duration(most.span_ns)} of {duration(trace.duration_ns)} ({share(most.span_ns, trace.duration_ns)})"
-        )
+        whole = duration(trace.duration_ns)
+        if whole != duration(trace.root.duration_ns):
+            whole = f"the trace's {whole}"
+        line.append(f"  {duration(most.span_ns)} of {whole} ({share(most.span_ns, trace.duration_ns)})")
         yield line
         if len(parts) > 1:
             line = Text("  ")

@@ -66,6 +66,8 @@ def address(hop: bytes) -> str:
         hop = hop[1:].partition(b"]")[0]
     elif hop.count(b":") == 1:
         hop = hop.partition(b":")[0]
+    if b"%" in hop:
+        return ""  # a zone (RFC 4007) means nothing here, and ipaddress lets any text stand behind the percent sign
     try:
         return str(ipaddress.ip_address(hop.decode("ascii")))
     except ValueError:

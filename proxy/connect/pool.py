@@ -146,6 +146,8 @@ class Pool:
         """
         if self.open >= self.connector.most:
             if len(self.waiting) >= _MOST_WAITING:
+                self.waiting = deque(each for each in self.waiting if not each[0].abandoned)
+            if len(self.waiting) >= _MOST_WAITING:
                 fault = Fault(Kind.OVERLOADED, f"{len(self.waiting)} requests wait for {self.host}:{self.port}")
                 self.connector.loop.call_soon(caller.not_connected, fault)
                 return
@@ -164,11 +166,11 @@ class Pool:
 
     def sweep(self, loop_time: float) -> None:
         """Refuse callers that have waited too long for a connection."""
-        while self.waiting and (self.waiting[0][0].abandoned or self.waiting[0][2] <= loop_time):
-            caller, since, _, _ = self.waiting.popleft()
-            if not caller.abandoned:
-                caller.queue_ns = time.time_ns() - since
-                caller.not_connected(Fault(Kind.OVERLOADED, f"no free connection to {self.host}:{self.port} in time"))
+        late = [each for each in self.waiting if each[2] <= loop_time and not each[0].abandoned]
+        self.waiting = deque(each for each in self.waiting if each[2] > loop_time and not each[0].abandoned)
+        for caller, since, _, _ in late:
+            caller.queue_ns = time.time_ns() - since
+            caller.not_connected(Fault(Kind.OVERLOADED, f"no free connection to {self.host}:{self.port} in time"))
 
     def _free(self) -> None:
         self.open -= 1
@@ -186,7 +188,7 @@ class Pool:
         except TimeoutError:
             fault = Fault(Kind.CONNECT_TIMEOUT, f"{self.host}:{self.port} within {timeout:g} s")
         except Fault as caught:
-            fault = caught
+            fault = Fault(caught.kind, caught.detail)  # without the traceback, which would hold this frame: a cycle
         except OSError as error:
             fault = Fault(Kind.CONNECT_FAILED, f"{self.host}:{self.port}: {error.strerror or error}")
         else:

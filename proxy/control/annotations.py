@@ -214,8 +214,13 @@ KNOWN: Final = frozenset(
 _BY_NAME: Final = {row.name: row for row in ROWS}
 
 
-def options_of(annotations: Mapping[str, str], defaults: Options, subject: Subject) -> Options:
-    """The options that an Ingress's annotations give, ``defaults`` where they give none or cannot be used."""
+def options_of(
+    annotations: Mapping[str, str], defaults: Options, subject: Subject, most_tries: int = MOST_TRIES
+) -> Options:
+    """The options that an Ingress's annotations give, ``defaults`` where they give none or cannot be used.
+
+    More than ``most_tries`` attempts are made for no request, whatever an annotation says.
+    """
     found: dict[str, Any] = {}
     for prefix, name, value in _ours(annotations):
         field = f"metadata.annotations[{prefix}{name}]"
@@ -230,6 +235,9 @@ def options_of(annotations: Mapping[str, str], defaults: Options, subject: Subje
         except UnsupportedValue as exc:
             subject.warning(field, str(exc))
         else:
+            if row.field == "tries" and parsed > most_tries:
+                _report_tries(value, field, most_tries, subject)
+                parsed = most_tries
             found.setdefault(row.field, parsed)  # the first prefix goes first
     if found.get("hash_by"):
         found["policy"] = "hash"  # ingress-nginx: upstream-hash-by goes before load-balance
@@ -241,6 +249,14 @@ def _ours(annotations: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         for name, value in annotations.items():
             if name.startswith(prefix):
                 yield prefix, name[len(prefix) :], value
+
+
+def _report_tries(value: str, field: str, most: int, subject: Subject) -> None:
+    if int(value):  # 0 is as many as there may be, and gets them
+        hint = f"write {most} or less, or raise the setting retry-tries"
+        subject.warning(
+            field, f"{quoted(value)} is more than the setting retry-tries allows: it counts as {most}", hint
+        )
 
 
 def _report(name: str, prefix: str, value: str, field: str, subject: Subject) -> None:

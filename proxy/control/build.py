@@ -25,7 +25,7 @@ from proxy.route.spec import RouteSpec, TableSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxy.control.objects import Ingress, IngressBackend, Objects
+    from proxy.control.objects import Ingress, IngressBackend, Objects, Place
     from proxy.settings import Override
 
 _NEVER: Final = "~"  # sorts after every timestamp: an object without one is taken for the newest
@@ -38,6 +38,7 @@ class Choices(NamedTuple):
     defaults: Options = Options()  # where annotations say nothing
     verify_upstreams: bool = False  # TLS upstreams must prove who they are
     default_certificate: str = ""  # Secret, namespace/name
+    most_tries: int = Options().tries  # attempts for one request, whatever annotations say
 
 
 EVERYTHING: Final = Choices()
@@ -92,6 +93,9 @@ class _Builder:
         for ingress in sorted(self._objects.ingresses.values(), key=age):
             if selects(ingress, self._choices.ingress_class, self._objects):
                 self._take(ingress)
+        for ingress, place in self._objects.broken:
+            if selects(ingress, self._choices.ingress_class, self._objects):
+                self._judge(ingress, place)
         default = self._default_route()
         default_certificate = self._certificates.default(self._choices.default_certificate)
         table = TableSpec(
@@ -105,7 +109,8 @@ class _Builder:
         )
         problems = [problem for subject in self._subjects for problem in subject.problems]
         problems += self._certificates.problems
-        for override in self._backends.unused():
+        # While an Ingress may be missing, nobody knows what it names.
+        for override in self._backends.unused() if self._objects.whole else ():
             port = f":{override.port}" if override.port else ""
             name = f"{override.namespace}/{override.service}".lstrip("/") + port
             problems.append(Problem("warning", f"--upstream {name}: no Ingress names this Service", "check its name"))
@@ -116,7 +121,7 @@ class _Builder:
         key = metadata.namespace, metadata.name
         subject = Subject("Ingress", *key, self._objects.place("Ingress", key))
         self._subjects.append(subject)
-        options = options_of(metadata.annotations, self._choices.defaults, subject)
+        options = self._options(ingress, subject)
         if options.canary:
             field = f"metadata.annotations[{NGINX}canary]"
             hint = "as rules of its own it would take all requests instead of some"
@@ -135,6 +140,16 @@ class _Builder:
         if ingress.spec.default_backend is not None:
             self._take_default(ingress, ingress.spec.default_backend, options, subject)
         self._certificates.claim(ingress, subject)
+
+    def _judge(self, ingress: Ingress, place: Place) -> None:
+        """What else is wrong with an Ingress that is in error already: everything is told at once."""
+        subject = Subject("Ingress", ingress.metadata.namespace, ingress.metadata.name, place)
+        self._subjects.append(subject)
+        self._options(ingress, subject)
+
+    def _options(self, ingress: Ingress, subject: Subject) -> Options:
+        choices = self._choices
+        return options_of(ingress.metadata.annotations, choices.defaults, subject, choices.most_tries)
 
     def _add(self, route: RouteSpec, subject: Subject, field: str) -> None:
         key = path_key(route.path)

@@ -37,6 +37,7 @@ def choices_of(settings: Settings) -> Choices:
     return Choices(
         ingress_class=settings.ingress_class,
         defaults=Options(tries=settings.retry_tries),
+        most_tries=settings.retry_tries,
         verify_upstreams=bool(settings.upstream_ca),
     )
 
@@ -49,7 +50,7 @@ def _say(text: str) -> None:
 class Feed:
     """Feeds a sink with the tables that ``settings.ingress`` describes, and says on standard error what is wrong."""
 
-    __slots__ = ("_generations", "_interval", "_say", "_sink")
+    __slots__ = ("_generations", "_interval", "_refused", "_say", "_sink")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Feed:
         self._sink = sink
         self._say = say
         self._interval = interval
+        self._refused = False  # whether errors kept the files as last read from being served
 
     def __repr__(self) -> str:
         return f"Feed({self._generations!r})"
@@ -83,6 +85,7 @@ class Feed:
 
     async def _changed(self, update: Update) -> None:
         self._tell(update.problems)
+        mended, self._refused = self._refused and not update.refused, update.refused
         if update.table is not None:
             await self._sink.apply(update.table, update.problems)
             routes = len(update.table.routes)
@@ -92,6 +95,8 @@ class Feed:
         served = self._generations.table
         if update.refused and served is not None:
             self._say(f"the files have errors: generation {served.generation} stays")
+        elif mended and served is not None:
+            self._say(f"the files are good again: generation {served.generation} stays")
 
     def _tell(self, problems: Sequence[Problem]) -> None:
         # Errors first: they are why nothing changes.

@@ -44,6 +44,7 @@ class Manifest(NamedTuple):
     objects: tuple[tuple[Object, Place], ...]
     problems: tuple[Problem, ...]
     others: Counter[str]  # objects of kinds that make no routes
+    broken: tuple[tuple[Ingress, Place], ...] = ()  # that are in error
 
 
 Cache = dict[Path, tuple[Signature, Manifest]]
@@ -73,6 +74,7 @@ def load(paths: Sequence[Path], cache: MutableMapping[Path, tuple[Signature, Man
         manifest = _cached(path, kept)
         problems += manifest.problems
         others += manifest.others
+        objects.broken += manifest.broken
         for item, place in manifest.objects:
             before = objects.add(item, place)
             if before is not None:
@@ -81,6 +83,7 @@ def load(paths: Sequence[Path], cache: MutableMapping[Path, tuple[Signature, Man
                 message = f"is also defined at {before!r}; this one, the later, is used"
                 subject.warning("", message, "remove one of them")
                 problems += subject.problems
+    objects.whole = all(problem.severity != "error" for problem in problems)
     return Reading(objects, problems, len(files), others)
 
 
@@ -113,7 +116,7 @@ def parse(text: str, file: str) -> Manifest:
             reader.take(document.value, document.lines)
     except DocumentError as exc:
         reader.problems.append(Problem("error", exc.message, exc.hint, file=file, line=exc.line))
-    return Manifest(tuple(reader.objects), tuple(reader.problems), reader.others)
+    return Manifest(tuple(reader.objects), tuple(reader.problems), reader.others, tuple(reader.broken))
 
 
 class _Reader:
@@ -122,6 +125,7 @@ class _Reader:
         self.objects: list[tuple[Object, Place]] = []
         self.problems: list[Problem] = []
         self.others: Counter[str] = Counter()
+        self.broken: list[tuple[Ingress, Place]] = []
 
     def take(self, value: Any, lines: Lines, inherited: tuple[str, str] = ("", "")) -> None:
         """One document or list item; ``inherited`` are its apiVersion and kind if it does not say."""
@@ -182,9 +186,12 @@ class _Reader:
             for field, hint in unknown_fields(value.get("spec", {}), _INGRESS_SPEC, "spec"):
                 subject.warning(field, "is no field of networking.k8s.io/v1 and is ignored", hint)
         check(item, subject)
+        metadata = msgspec.structs.replace(item.metadata, namespace=subject.namespace)
+        item = msgspec.structs.replace(item, metadata=metadata)
         if not subject.broken:
-            metadata = msgspec.structs.replace(item.metadata, namespace=subject.namespace)
-            self.objects.append((msgspec.structs.replace(item, metadata=metadata), place))
+            self.objects.append((item, place))
+        elif isinstance(item, Ingress):
+            self.broken.append((item, place))
 
 
 def _check_metadata(subject: Subject) -> None:

@@ -234,9 +234,23 @@ class Place:
 
 
 class Objects:
-    """Every object known, by kind and key, with where it comes from."""
+    """Every object known, by kind and key, with where it comes from.
 
-    __slots__ = ("_places", "_slices_of", "classes", "ingresses", "secrets", "services", "slices")
+    ``whole`` is False where something that was meant to be here is not, as it was in error. Of those the ``broken``
+    are the Ingresses that could still be read.
+    """
+
+    __slots__ = (
+        "_places",
+        "_slices_of",
+        "broken",
+        "classes",
+        "ingresses",
+        "secrets",
+        "services",
+        "slices",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.ingresses: dict[Key, Ingress] = {}
@@ -244,6 +258,8 @@ class Objects:
         self.services: dict[Key, Service] = {}
         self.slices: dict[Key, EndpointSlice] = {}
         self.secrets: dict[Key, Secret] = {}
+        self.whole = True
+        self.broken: list[tuple[Ingress, Place]] = []
         self._slices_of: defaultdict[Key, dict[Key, EndpointSlice]] = defaultdict(dict)  # by their Service
         self._places: dict[tuple[str, Key], Place] = {}
 

@@ -31,6 +31,7 @@ RATE: Final = 4.0  # requests a second
 EVERY_S: Final = 2.0  # a waterfall: time to read it
 BURST: Final = 2
 SILENCE_S: Final = 20.0  # without any trace, after which something is wrong
+LAST_S: Final = 3.0  # for the last traces to come in, beyond the exporter's own delay
 
 
 class Run(Protocol):
@@ -61,6 +62,7 @@ def demo(settings: Settings, seconds: float | None, run: Run, console: Console |
             upstream=fleet.overrides(),
             http=tuple(_free(address, console) for address in settings.http[:1] or (Address("127.0.0.1", 0),)),
             https=(),
+            proxy_protocol=False,
             admin=_free(settings.admin or Address("127.0.0.1", 0), console),
         )
         return run(chosen, companions=(Story(fleet, seconds, console),))
@@ -139,12 +141,18 @@ class Story:
             task.result()
         # The last spans: the services send theirs as they end, the proxy its own within its delay.
         await self._fleet.stop()
-        await asyncio.sleep(running.settings.tracing.delay + POLL_S)
-        await live.step(time.monotonic())
+        await self._last(traffic, live, running.settings.tracing.delay)
         live.finish()
         export = add_exports([sample.export for sample in await running.source.samples()])
         self._say(closing(self._tally, traffic, export, printable(running.settings.tracing)))
         self._judge(traffic, running)
+
+    async def _last(self, traffic: Traffic, live: Live, delay: float) -> None:
+        """Wait until every request that was answered has its trace; on a busy machine some come late."""
+        deadline = time.monotonic() + delay + LAST_S
+        while self._tally.traces + live.growing < traffic.answered and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+            await live.step(time.monotonic())
 
     async def _silence(self) -> None:
         """Raise `DemoFailed` when no trace comes; return never."""

@@ -224,12 +224,13 @@ def _title(rule: RouteSpec) -> str:
 
 
 def _backend_lines(backend: BackendSpec | None, route: RouteSpec) -> Iterator[str]:
-    body = f"{route.body_limit} bytes" if route.body_limit else "no limit"
+    body = _size(route.body_limit) if route.body_limit else "no limit"
     if backend is None:
         yield f"  backend: {route.backend}, which the table does not have"
         return
+    by = backend.scheme.upper()
     spread = f"hash of {backend.hash_by}" if backend.policy == "hash" else backend.policy
-    yield f"  backend: Service {backend.namespace}/{backend.service}, port {backend.port}, {backend.scheme}, {spread}"
+    yield f"  backend: Service {backend.namespace}/{backend.service}, port {backend.port}, by {by}, {spread}"
     if backend.endpoints:
         yield f"  endpoints: {', '.join(str(Address(one.host, one.port)) for one in backend.endpoints)}"
     else:
@@ -238,3 +239,11 @@ def _backend_lines(backend: BackendSpec | None, route: RouteSpec) -> Iterator[st
         f"  limits: body {body}, connect {route.connect_timeout:g} s, read {route.read_timeout:g} s, "
         f"send {route.send_timeout:g} s, {route.tries} tries"
     )
+
+
+def _size(number: int) -> str:
+    """Bytes as nginx's units have them, where they come out even."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number % size == 0:
+            return f"{number // size} {unit}"
+    return f"{number} bytes"

@@ -15,6 +15,7 @@ from proxy.errors import SettingsError
 from proxy.trace.answer import status
 from proxy.trace.transport import (
     CHECK_HEADERS,
+    ENDPOINT_SETTING,
     START_COLLECTOR,
     Outcome,
     accepted,
@@ -39,7 +40,7 @@ _HINTS: Final = {
     "DEADLINE_EXCEEDED": "Check that the collector is reachable from here and not overloaded.",
     "UNAUTHENTICATED": CHECK_HEADERS,
     "PERMISSION_DENIED": CHECK_HEADERS,
-    "UNIMPLEMENTED": "This server speaks gRPC but takes no OTLP traces: correct OTEL_EXPORTER_OTLP_ENDPOINT.",
+    "UNIMPLEMENTED": f"This server speaks gRPC but takes no OTLP traces: correct {ENDPOINT_SETTING}.",
 }
 
 _NOT_GRPC: Final = "Is this the OTLP/HTTP port? Use port 4317, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf."
@@ -130,6 +131,8 @@ class GrpcTransport:
         code = error.code().name
         text = self._wording(error.details() or "")
         hint = _NOT_GRPC if "HTTP/2" in text else _HINTS.get(code, "")
+        if code == "UNAVAILABLE" and self._secure and "://" not in self._tracing.endpoint:
+            hint = f"Without http:// it is TLS; write http://{self._target} for plain text. {hint}"
         delay = None
         if code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}:
             delay = _retry_info(error.trailing_metadata())

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.trace import answer
 from proxy.trace.transport import (
     CHECK_HEADERS,
+    ENDPOINT_SETTING,
     START_COLLECTOR,
     Endpoint,
     Outcome,
@@ -43,11 +44,12 @@ _OURS: Final = frozenset({"content-type", "content-encoding", "content-length", 
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})  # OTLP specification, "Failures", retryable response codes
 
+_PATH: Final = f"Correct the path in {ENDPOINT_SETTING} (/v1/traces is appended to it)."
 _HINTS: Final = {
     401: CHECK_HEADERS,
     403: CHECK_HEADERS,
-    404: "Correct the path of OTEL_EXPORTER_OTLP_ENDPOINT (/v1/traces is appended to it).",
-    405: "Correct the path of OTEL_EXPORTER_OTLP_ENDPOINT (/v1/traces is appended to it).",
+    404: _PATH,
+    405: _PATH,
     415: "This server does not take protobuf: is it an OTLP collector?",
 }
 _NOT_HTTP: Final = "Is this the gRPC port? Use port 4318, or set OTEL_EXPORTER_OTLP_PROTOCOL=grpc."
@@ -164,7 +166,7 @@ class HttpTransport:
         text = self._wording(_explanation(kind, content) or response.reason or "")
         hint = _HINTS.get(status, "")
         if 300 <= status < 400:
-            hint = "It redirects, which export calls do not follow: correct OTEL_EXPORTER_OTLP_ENDPOINT."
+            hint = f"It redirects, which export calls do not follow: correct {ENDPOINT_SETTING}."
         if status in RETRYABLE:
             return Outcome("retry", str(status), delay=retry_after(response.headers.get("retry-after")), text=text)
         return Outcome("refused", str(status), text=text, hint=hint)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 TEXT_LIMIT: Final = 300  # characters of a collector's own words that reach a log line
 
-START_COLLECTOR: Final = (
-    "Start a collector there, correct OTEL_EXPORTER_OTLP_ENDPOINT, or turn export off with --otlp none."
-)
+ENDPOINT_SETTING: Final = "--otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
+START_COLLECTOR: Final = f"Start a collector there, correct {ENDPOINT_SETTING}, or turn export off with --otlp none."
 CHECK_HEADERS: Final = "Check the credentials in OTEL_EXPORTER_OTLP_HEADERS."
 
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -135,7 +134,7 @@ def bad_endpoint(text: str, why: str, step: str = _URL_STEP) -> SettingsError:
     rest = rest.partition("?")[0].partition("#")[0]
     authority, slash, path = rest.partition("/")
     safe = f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
-    return SettingsError(f"OTLP endpoint {safe!r} {why}. {step} (--otlp, OTEL_EXPORTER_OTLP_ENDPOINT)")
+    return SettingsError(f"OTLP endpoint {safe!r} {why}. {step} ({ENDPOINT_SETTING})")
 
 
 def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
