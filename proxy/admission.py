@@ -45,6 +45,7 @@ def admit(x: Request, head: RequestHead) -> None:
     authority = noted.get(b"host")
     if target[0] != 0x2F:  # "/"
         target = _other_form(x, target, authority)
+        authority = noted.get(b"host")
     x.path, x.query, same = split(target)
     if not same:
         target = x.path + b"?" + x.query if b"?" in target else x.path
@@ -52,6 +53,7 @@ def admit(x: Request, head: RequestHead) -> None:
         if minor:
             raise Fault(Kind.BAD_HOST, "no Host (RFC 9112 section 3.2)")
         authority = b""
+        x.server_port = downstream.local_port
     else:
         x.host, port = parse_host(authority)
         x.server_port = port or downstream.local_port

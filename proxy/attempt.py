@@ -96,7 +96,7 @@ class Attempt(Response):
         self.request_end = upstream.sent()
         if exchange.upload is not None:
             exchange.upload.sent()
-        if exchange.request_done:
+        if exchange.request_done and not exchange.downstream.stalled:  # while it is, we do not read the upstream
             upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
 
     def upstream_paused(self) -> None:
@@ -111,7 +111,7 @@ class Attempt(Response):
         upstream = self.upstream
         if upstream is not None and self.state != DONE:
             exchange = self.exchange
-            waits = exchange.request_done or self.state == TUNNEL
+            waits = (exchange.request_done or self.state == TUNNEL) and not exchange.downstream.stalled
             upstream.deadline = exchange.worker.clock.now + exchange.read_timeout if waits else NEVER
             exchange.resume_downstream()
 

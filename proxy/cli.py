@@ -133,7 +133,7 @@ def build() -> Parser:
     showing.flag(
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
-    _add_settings(showing, DEV, groups("demo"))
+    _add_settings(showing, DEV, groups("demo"), always_on=True)
 
     checking = command("check", check, "validate manifests; exit status 1 if they have errors")
     checking.add_argument("paths", nargs="+", metavar="PATH", help="file or directory of Kubernetes manifests")
@@ -149,8 +149,10 @@ def build() -> Parser:
     return parser
 
 
-def _add_settings(parser: Parser, defaults: Settings, flags_by_title: dict[str, tuple[str, ...]]) -> None:
-    """A flag for each setting named."""
+def _add_settings(
+    parser: Parser, defaults: Settings, flags_by_title: dict[str, tuple[str, ...]], *, always_on: bool = False
+) -> None:
+    """A flag for each setting named; ``always_on``: the command cannot do without its listeners."""
     entries = {entry.meaning.flag: entry for entry in catalogue().values() if entry.meaning.flag}
     parser.flag(
         "--config", metavar="FILE", help="TOML file of settings; flags and variables go before it (SPANWAY_CONFIG)"
@@ -160,6 +162,8 @@ def _add_settings(parser: Parser, defaults: Settings, flags_by_title: dict[str, 
         for flag in flags:
             entry = entries[flag]
             text = explained(entry, defaults, entry.variable).replace("%", "%%")
+            if always_on and title == "listeners":
+                text = text.replace(", or 'off'", "").replace("; repeatable", "")
             parser.flag(f"--{flag}", into=group, dest=entry.key, help=text, **_form(entry))
 
 

@@ -208,8 +208,11 @@ class Exchange(Request):
             return
         attempt = self.attempt
         if attempt is not None and attempt.upstream is not None and not self._finished:
-            attempt.upstream.deadline = self.worker.clock.now + self.read_timeout
             attempt.upstream.transport.resume_reading()
+            if self.request_done:
+                attempt.upstream.deadline = self.worker.clock.now + self.read_timeout
+            elif self.downstream.reading():
+                self._set_body_deadline()
 
     def complete(self, now_ns: int) -> None:
         """The whole response has been read and written."""
@@ -327,8 +330,6 @@ class Exchange(Request):
         if self.attempt is None:
             self.self_ns = end_ns - self.entry_ns
         self.worker.record(self)
-        # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
         self.attempt = None
         self.tunnel = None
-        self.attempts = []
         self.downstream.finished(self.keep, 0 if self.request_done or self.upload is None else self.upload.left)

@@ -138,9 +138,11 @@ class Serving:
                 error = str(caught)
             channel.send(Applied(order.id, self._worker.table.generation, error))
         elif isinstance(order, AskSample):
+            self._worker.settle()
             channel.send(Sampled(order.id, self._sample()))
         elif isinstance(order, AskBatches):
             exporter = self._worker.exporter
+            self._worker.settle()
             if exporter is not None:
                 exporter.seal()
             cursor, batches = self._ring.since(order.cursor)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Final
 
-from proxy.catalogue import Entry, catalogue, sections
+from proxy.catalogue import DEV, LACKS, Entry, catalogue, sections
 from proxy.settings import Limits, Settings, Timeouts, Tracing
 
 INTRODUCTION: Final = """\
@@ -19,7 +20,7 @@ INTRODUCTION: Final = """\
 
 Each setting can be given in up to four places. Where several give it, the first of these wins:
 
-1. a **flag** of `spanway serve` (`spanway dev` and `spanway demo` take the same flags);
+1. a **flag** of `spanway serve` (`spanway dev` and `spanway demo` take [most of them](#spanway-dev-and-spanway-demo));
 2. an **environment variable**: its own, `SPANWAY_` and its name, before the OpenTelemetry variable listed beside it;
 3. the **file** that `--config FILE` or `SPANWAY_CONFIG` names;
 4. the **default** below.
@@ -63,6 +64,14 @@ TITLES: Final = {
     "tracing": ("Tracing", Tracing.__doc__),
 }
 
+DEV_HEADING: Final = """\
+## `spanway dev` and `spanway demo`
+
+They are for one developer at one machine. Where nothing else is said they have these defaults:
+
+| setting | `serve` | `dev` and `demo` |
+|---|---|---|"""
+
 ENDING: Final = """\
 ## OpenTelemetry variables without a setting of their own
 
@@ -84,8 +93,25 @@ def markdown() -> str:
         parts.append("| setting | flag | variables | default | meaning |\n|---|---|---|---|---|")
         parts += [_row(entry, defaults) for entry in catalogue().values() if entry.section == section]
         parts.append("")
-    parts.append(ENDING)
+    parts += [*_developing(defaults), "", ENDING]
     return "\n".join(parts)
+
+
+def _developing(defaults: Settings) -> Iterator[str]:
+    """What `dev` and `demo` have otherwise, and the flags they lack."""
+    yield DEV_HEADING
+    for entry in catalogue().values():
+        if (own := entry.written(DEV)) != (usual := entry.written(defaults)):
+            yield f"| `{entry.key.replace('_', '-')}` | `{usual}` | `{own.replace(',', ', ')}` |"
+    for command, lacks in LACKS.items():
+        yield ""
+        reasons: dict[str, list[str]] = {}
+        for flag, why in lacks.items():
+            reasons.setdefault(why, []).append(f"`--{flag}`")
+        listed = "; ".join(f"{', '.join(flags)} ({why.replace(chr(39), '`')})" for why, flags in reasons.items())
+        yield f"`spanway {command}` lacks these flags: {listed}."
+    yield ""
+    yield "`spanway demo` needs its admin listener: no `--admin off`. Where a port is taken it chooses another."
 
 
 def _row(entry: Entry, defaults: Settings) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_TOGETHER: Final = 32  # finished exchanges written in one go: some 0.1 ms of the loop, and 100 KiB held
 GONE: Final = Kind.CLIENT_GONE.label
 
 
@@ -79,15 +80,17 @@ class Worker:
         self.response_extra: Callable[[Request], list[bytes]] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
-        self._encode_failures = 0
+        self._failures = 0
+        self._finished: list[Exchange] = []
 
     def __repr__(self) -> str:
         return f"Worker({self.table!r}, {len(self.downstreams)} downstreams, {self.connector!r})"
 
     def apply(self, spec: TableSpec) -> None:
         """Route by another table from the next request on; raises `SettingsError` and keeps the old if it cannot."""
-        backends = self.registry.backends(spec)
-        self.table = Table(spec, backends, self.ledger.of)
+        # Built once without endpoints: a table that cannot be must not cost the old one its endpoints.
+        Table(spec, dict.fromkeys((each.key for each in spec.backends), object()), self.ledger.of)
+        self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
         self.ledger.keep(spec)
         for endpoint in self.registry.retire():
             pool = endpoint.pool
@@ -128,28 +131,45 @@ class Worker:
         return self.propagation.inject(exchange.trace_id, exchange.span_id, 0, b"")
 
     def record(self, exchange: Exchange) -> None:
-        """Write a finished exchange's span, metric sample and log record. Never raises: tracing takes nothing down."""
-        route = exchange.route
-        stats = self.ledger.unrouted if route is None else route.stats
-        stats.observe(
-            exchange.status,
-            exchange.end_ns - exchange.start_ns,
-            exchange.self_ns,
-            exchange.error_type or (exchange.outcome if exchange.outcome == GONE else ""),
-            exchange.trace_id,
-            exchange.recorded,
-            exchange.end_ns,
-        )
-        try:
-            if exchange.recorded and self.exporter is not None:
-                exchange.loop_lag_us = self.clock.lag_us
-                self.exporter.offer(self.encoder.encode(exchange), 1 + len(exchange.attempts))
-            if self.access_log is not None:
-                self.access_log.offer(exchange, exchange.detail)
-        except Exception:
-            self._encode_failures += 1
-            if self._encode_failures & (self._encode_failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-                _log.exception("a span or log record could not be written (%d so far)", self._encode_failures)
+        """Take a finished exchange: its span, metric sample and log record are written with those of the next few.
+
+        A request's own code is met once per request, cold; a row of records in one loop costs half as much.
+        """
+        self._finished.append(exchange)
+        if len(self._finished) >= _TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what finished exchanges leave behind. Never raises: tracing takes nothing down."""
+        finished, self._finished = self._finished, []
+        unrouted, encode = self.ledger.unrouted, self.encoder.encode
+        exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
+        for exchange in finished:
+            route = exchange.route
+            error_type = exchange.error_type
+            recorded = exchange.recorded
+            end_ns = exchange.end_ns
+            try:
+                (unrouted if route is None else route.stats).observe(
+                    exchange.status,
+                    end_ns - exchange.start_ns,
+                    exchange.self_ns,
+                    error_type or (GONE if exchange.outcome == GONE else ""),
+                    exchange.trace_id,
+                    recorded,
+                    end_ns,
+                )
+                if recorded and exporter is not None:
+                    exchange.loop_lag_us = lag_us
+                    exporter.offer(encode(exchange), 1 + len(exchange.attempts))
+                if access_log is not None:
+                    access_log.offer(exchange, exchange.detail)
+            except Exception:
+                self._failures += 1
+                if self._failures & (self._failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+                    _log.exception("a span or log record could not be written (%d so far)", self._failures)
+            # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
+            exchange.attempts = []
 
     def sweep(self, loop_time: float) -> None:
         """Once per `clock.PERIOD`: enforce deadlines, hand over spans, write the log."""
@@ -162,6 +182,7 @@ class Worker:
         for pool in self.pools:
             if pool.waiting:
                 pool.sweep(loop_time)
+        self.settle()
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

@@ -69,6 +69,7 @@ def listen(addresses: Sequence[Address], workers: int) -> tuple[list[list[socket
 
 
 def _listen(address: Address, *, shared: bool = True) -> socket.socket:
+    sock = None
     try:
         info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.socket(info[0], socket.SOCK_STREAM)
@@ -80,6 +81,8 @@ def _listen(address: Address, *, shared: bool = True) -> socket.socket:
         sock.bind(info[4])
         sock.listen(BACKLOG)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         raise SettingsError(
             f"cannot listen on {address}: {error.strerror}; is another server there? "
             "Choose another port with --http or --https"

@@ -355,7 +355,9 @@ class Rig:
         return [endpoint for backend in self.worker.registry.current() for endpoint in backend.endpoints]
 
     def settle(self) -> None:
+        """Run what is due, and have the finished requests written."""
         self.loop.settle()
+        self.worker.settle()
 
     def client(self, data: bytes = b"", peer: str = "127.0.0.1", scheme: str = "http") -> Wire:
         """A new client, which sends ``data``."""
@@ -394,6 +396,7 @@ class Rig:
     def check(self, *, at_rest: bool = False) -> None:
         """What must hold at any time; ``at_rest`` when no request is under way."""
         worker = self.worker
+        worker.settle()
         assert not self.loop.problems, self.loop.problems
         for pool in worker.pools:
             check_pool(pool, self.dials)

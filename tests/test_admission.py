@@ -100,10 +100,13 @@ def test_absolute_form_is_the_host_or_refused(scheme: bytes, authority: bytes, h
     st.lists(
         st.sampled_from(
             [
-                b"Connection: close", b"Connection: keep-alive", b"Connection: x-mine, close", b"Connection: ,", b"X-Mine: 1",
-                b"Keep-Alive: timeout=5", b"TE: trailers", b"TE: gzip", b"Proxy-Connection: keep-alive", b"Upgrade: h2c",
+                b"Connection: close", b"Connection: keep-alive", b"Connection: x-mine, close", b"Connection: ,",
+                b"X-Mine: 1",
+                b"Keep-Alive: timeout=5", b"TE: trailers", b"TE: gzip",
+                b"Proxy-Connection: keep-alive", b"Upgrade: h2c",
                 b"Upgrade: websocket", b"Connection: upgrade", b"X-Forwarded-For: 6.6.6.6", b"X-Real-IP: 6.6.6.6",
-                b"Forwarded: for=6.6.6.6", b"X-Request-ID: mine", b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                b"Forwarded: for=6.6.6.6", b"X-Request-ID: mine",
+                b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             ]
         ),
         max_size=8,
@@ -125,8 +128,8 @@ def test_a_head_is_rewritten_once_and_well(extra: list[bytes], peer: str) -> Non
             for line in head.split(b"\r\n")[1:]
         )
         got = fields(seen)
-        for once in (b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip",
-                     b"x-request-id", b"traceparent"):  # fmt: skip
+        for once in (b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
+                     b"x-real-ip", b"x-request-id", b"traceparent"):  # fmt: skip
             assert len(got[once]) == 1, once
         assert not {b"keep-alive", b"proxy-connection", b"transfer-encoding"} & set(got)
         assert got.get(b"te", [b"trailers"]) == [b"trailers"]

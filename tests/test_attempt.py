@@ -5,6 +5,7 @@ import pytest
 from proxy.settings import Settings
 from tests.rig import GET, OK, Rig, Wire, rig, table
 
+NOT_MODIFIED = b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\nContent-Length: 9\r\n\r\n"
 TWO = (9001, 9002)
 POST = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n"
 
@@ -163,9 +164,12 @@ def test_the_attempts_body_is_the_same_each_time() -> None:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nX-T: 1\r\n\r\n",
             b"ok",
         ),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + OK, b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + OK),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + OK,
+            b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + OK,
+        ),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"),
-        (b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: 1\r\nContent-Length: 9\r\n\r\n"),
+        (NOT_MODIFIED, NOT_MODIFIED),
     ],
 )  # fmt: skip
 def test_a_response_in_any_pieces(response: bytes, got: bytes, size: int) -> None:

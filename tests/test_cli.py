@@ -14,7 +14,7 @@ import pytest
 
 import proxy
 from proxy import cli
-from proxy.catalogue import catalogue
+from proxy.catalogue import GROUPS, LACKS, catalogue
 from proxy.errors import SettingsError
 from proxy.settings import Address, Override, Settings
 
@@ -138,6 +138,51 @@ def test_demo_is_handed_the_time_and_what_serves(app: Called, monkeypatch: pytes
     assert demo.arguments[1] is None
 
 
+@pytest.mark.parametrize(("command", "flag"), [(command, flag) for command in LACKS for flag in LACKS[command]])
+def test_a_flag_that_a_command_lacks_is_refused_with_the_reason(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = ["http://127.0.0.1:3000"] if command == "dev" else []
+    for written in ([f"--{flag}", "x"], [f"--{flag}=x"], [f"--no-{flag}"]):
+        text = said(capsys, command, *rules, *written)
+        assert f"'spanway {command}' has no flag '{written[0].partition('=')[0]}': {LACKS[command][flag]}" in text
+    assert cli.main([command, "--help"]) == 0
+    assert f"--{flag} " not in capsys.readouterr().out
+
+
+def test_the_demo_needs_its_admin_listener(
+    app: Called, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = stand_in(monkeypatch, "proxy.demo.run", "demo")
+    assert "leave out '--admin off'" in said(capsys, "demo", "--admin", "off")
+    cli.main(["demo", "--help"])
+    listeners = capsys.readouterr().out.partition("listeners:")[2].partition("requests:")[0]
+    assert "--admin" in listeners
+    assert "off" not in listeners
+    monkeypatch.setenv("SPANWAY_ADMIN", "off")
+    assert "SPANWAY_ADMIN=off" in said(capsys, "demo")
+    assert not demo.arguments
+
+
+def test_ctrl_c_is_quick_where_a_developer_watches(app: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = stand_in(monkeypatch, "proxy.demo.run", "demo")
+    cli.main(["demo"])
+    cli.main(["dev", "http://127.0.0.1:3000"])
+    assert (demo.settings.timeouts.drain, app.settings.timeouts.drain) == (1, 1)
+    assert Settings().timeouts.drain == 30
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_explain_takes_several_sources_at_once_and_its_url_anywhere(
+    first: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.yaml").touch()
+    url = "http://shop.localhost/"
+    flags = ["--ingress", str(tmp_path), MANIFESTS, "--upstream", "cart=127.0.0.1:1", "shop=127.0.0.1:2"]
+    assert cli.main(["explain", url, *flags] if first else ["explain", *flags, url]) == 0
+    assert "endpoints: 127.0.0.1:2\n" in capsys.readouterr().out
+
+
 def test_check_and_explain_answer_with_their_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", MANIFESTS]) == 0
     assert "3 routes" in capsys.readouterr().out
@@ -154,7 +199,7 @@ def test_check_and_explain_answer_with_their_status(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["serv"], "there is no command 'serv'; did you mean 'serve'?"),
+        (["serv"], "there is no command 'serv'; did you mean 'serve'? 'spanway --help' shows"),
         (["serve", "--htp", "80"], "there is no flag '--htp'; did you mean '--http'?"),
         (["serve", "--htps=80"], "there is no flag '--htps'; did you mean '--https'?"),
         (["serve", "stray"], "there is no argument 'stray'"),
@@ -212,7 +257,7 @@ def test_serves_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_flag_of_a_setting_is_in_one_group() -> None:
-    grouped = [flag for flags in cli.GROUPS.values() for flag in flags]
+    grouped = [flag for flags in GROUPS.values() for flag in flags]
     assert sorted(grouped) == sorted(entry.meaning.flag for entry in catalogue().values() if entry.meaning.flag)
 
 

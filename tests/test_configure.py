@@ -336,6 +336,11 @@ def test_propagators_only_others_know_are_left_out() -> None:
     settings, warnings = otel(PROPAGATORS="xray, b3 ,tracecontext")
     assert settings.tracing.propagators == ("b3", "tracecontext")
     assert len(warnings) == 1
+    assert otel(PROPAGATORS="xray") == (
+        Settings(),
+        ("OTEL_PROPAGATORS: 'xray' is not one of tracecontext, baggage, jaeger, b3, b3multi, none; it was ignored",),
+    )
+    assert otel(PROPAGATORS="xray,ot")[1] == ("OTEL_PROPAGATORS: nothing of 'xray,ot' can be used; it was ignored",)
 
 
 def test_the_service_name_is_found_in_the_resource_unless_it_is_given() -> None:

@@ -17,6 +17,7 @@ case "$*" in
     *"%d%02d"*) echo {number} ;;
     *"%d.%d-venv"*) echo python{dotted}-venv ;;
     *"import ensurepip"*) {ensurepip} ;;
+    "-m benchmarks"* | "-m proxy."*) echo "$*" >>runs ;;
     -VV | --version) echo "Python {dotted}.0" ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     "-m pip"*)
@@ -72,7 +73,15 @@ class Machine:
     @property
     def calls(self) -> list[str]:
         """The calls of pip so far."""
-        file = self.checkout / "calls"
+        return self._lines("calls")
+
+    @property
+    def runs(self) -> list[str]:
+        """The modules run so far, with their arguments."""
+        return self._lines("runs")
+
+    def _lines(self, name: str) -> list[str]:
+        file = self.checkout / name
         return file.read_text().splitlines() if file.exists() else []
 
 
@@ -201,6 +210,24 @@ def test_every_command_is_in_the_help(machine: Machine) -> None:
     assert "demo" in named
     for name in named:
         assert f"\n  {name} " in shown
+
+
+def test_bench_without_a_word_measures_everything(machine: Machine) -> None:
+    machine.python("python3", "3.11")
+    assert machine.run("bench").returncode == 0
+    assert machine.run("bench", "cost", "--check").returncode == 0
+    assert machine.runs == ["-m benchmarks all", "-m benchmarks cost --check"]
+
+
+def test_docs_writes_every_generated_part(machine: Machine) -> None:
+    machine.python("python3", "3.11")
+    (machine.checkout / "docs").mkdir()
+    assert machine.run("docs").returncode == 0
+    assert machine.runs == [
+        "-m proxy.settings_reference",
+        "-m proxy.trace.semconv docs/tracing.md",
+        "-m proxy.admin.reference docs/tracing.md",
+    ]
 
 
 def test_an_unknown_command_is_refused(machine: Machine) -> None:

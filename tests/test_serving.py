@@ -63,7 +63,7 @@ def play(test: Callable[[Stage], Coroutine[Any, Any, None]], settings: Settings 
         slot = Slot(0, [sock], [])
         channel = await Channel.open(near)
         task = asyncio.ensure_future(Serving(settings, slot, None).run(far))
-        with sock:
+        with sock, far:
             made = Stage(channel, task, sock.getsockname()[1])
             await test(made)
             channel.close()  # the supervisor is gone: so goes the worker
@@ -199,9 +199,8 @@ def test_settings_that_cannot_work_end_with_one_clear_line(tmp_path: Path, worke
     )
     assert done.returncode == 2
     errors = {line for line in done.stderr.splitlines() if "error" in line}
-    assert errors == {
-        f"spanway: error: the access log {path} cannot be opened: No such file or directory; name another file with --access-log"
-    }
+    why = "No such file or directory; name another file with --access-log"
+    assert errors == {f"spanway: error: the access log {path} cannot be opened: {why}"}
     assert "Traceback" not in done.stderr
 
 

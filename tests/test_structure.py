@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ SHORT = {
     "proxy/admit/host.py",
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
+    "proxy/demo/collector.py",
     "proxy/net/clock.py",
     "proxy/net/layer.py",
     "proxy/relay/answers.py",
@@ -142,6 +144,53 @@ def test_every_dependency_has_a_lower_bound_that_the_lock_meets(requirement: str
         return [int(part) for part in re.findall(r"\d+", version.partition(",")[0].partition("b")[0])]
 
     assert numbers(locked) >= numbers(bound)
+
+
+def _owners() -> dict[str, str]:
+    """Every installed module with the distribution that brings it."""
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        for file in distribution.files or ():
+            if file.suffix in {".py", ".so"}:
+                parts = (*file.parent.parts, file.name.partition(".")[0])
+                found[".".join(parts).removesuffix(".__init__")] = (
+                    distribution.metadata["Name"].lower().replace("_", "-")
+                )
+    return found
+
+
+def _imported(path: Path, installed: Container[str]) -> Iterator[tuple[str, int]]:
+    """The modules of others that one of our files imports, and the lines."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # What is imported may be a module itself: from opentelemetry import trace.
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in installed else str(node.module) for name in below]
+        for name in names:
+            if name.partition(".")[0] not in {*sys.stdlib_module_names, "proxy"}:
+                yield name, node.lineno  # type: ignore[attr-defined] # imports have lines
+
+
+def _declared(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", item)[0].lower() for item in requirements}
+
+
+def test_every_import_is_declared() -> None:
+    """A fresh installation has what is declared, and of what that requires only OpenTelemetry's API is for certain."""
+    assert "opentelemetry-api" in _declared(importlib.metadata.requires("opentelemetry-sdk") or ())
+    core = _declared(PYPROJECT["project"]["dependencies"]) | {"opentelemetry-api"}
+    demo = core | _declared(PYPROJECT["project"]["optional-dependencies"]["demo"])
+    owners = _owners()
+    undeclared = [
+        f"{path}:{line}: {name} of {owners.get(name, 'nobody')}"
+        for path in files("proxy")
+        for name, line in _imported(path, owners)
+        if owners.get(name) not in (demo if path.parent.name == "demo" else core)
+    ]
+    assert undeclared == []
 
 
 def test_the_lock_pins_versions_and_names_no_index() -> None:

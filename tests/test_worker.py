@@ -54,14 +54,14 @@ def test_an_endpoint_that_comes_back_gets_a_new_pool() -> None:
 
 def test_a_table_that_cannot_be_built_changes_nothing() -> None:
     with rig() as r:
-        before = r.worker.table
+        before, endpoints = r.worker.table, r.endpoints
         broken = TableSpec(2, table().routes)  # a route to a backend that is not there
         with pytest.raises(SettingsError, match="default/web:80"):
             r.worker.apply(broken)
         assert r.worker.table is before
         client, _ = r.exchange(GET)
         assert client.take() == OK
-        assert r.worker.registry.current()
+        assert r.endpoints == endpoints  # with their health, and what they tell their backends
 
 
 def test_connections_are_bounded() -> None:
@@ -126,6 +126,7 @@ def test_spans_are_counted_with_their_request() -> None:
         r.client(GET)
         r.dials[0].fail()
         r.send(r.upstream(), OK)
+        r.settle()
         assert [spans for _, spans in r.exporter.blobs] == [3]
 
 

@@ -32,10 +32,11 @@ class Downstream(asyncio.Protocol):
     """See the module. ``scheme`` is the listener's; ``client_address`` is the PROXY protocol's source, if any."""
 
     __slots__ = (
+        "_blank",
         "_buffer",
+        "_checked",
         "_closing",
         "_ended",
-        "_head_awaited",
         "_lingered",
         "_paused",
         "_serving",
@@ -73,9 +74,10 @@ class Downstream(asyncio.Protocol):
         self.forwarding = b""
         self._buffer = b""
         self._start_ns = 0
-        self._skip = 0
+        self._skip = self._checked = 0
         self._lingered = 0
-        self._closing = self._ended = self._paused = self._serving = self._head_awaited = False
+        self._closing = self._ended = self._paused = self._serving = False
+        self._blank = False  # an empty line has been skipped before this head
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else repr(self.exchange) if self.exchange else "idle"
@@ -180,36 +182,40 @@ class Downstream(asyncio.Protocol):
         data = self._buffer
         if data[0] == 0x0D:
             # RFC 9112 section 2.2: at least one empty line before the request line is ignored; we ignore just one.
-            if data.startswith(b"\r\n"):
-                data = data[2:]
-                if data.startswith(b"\r"):
-                    self._refuse(Fault(Kind.BAD_REQUEST, "empty lines before the request line"))
-                    return False
-            if not data:
-                return False  # not yet a request: the deadline of an idle connection stays
-            if data == b"\r":
-                self._wait_for_head()
+            if self._blank:
+                self._refuse(Fault(Kind.BAD_REQUEST, "empty lines before the request line"))
                 return False
-        end = data.find(HEAD_END)
+            if data.startswith(b"\r\n"):
+                self._blank = True
+                self._buffer = data[2:]
+                return bool(self._buffer)
+            if data == b"\r":
+                self._wait_for_head(1)
+                return False
+        checked = self._checked
+        end = data.find(HEAD_END, checked - 3 if checked > 3 else 0)
         start_ns, self._start_ns = self._start_ns or time.time_ns(), 0
         try:
             if end < 0:
-                check_partial(data, limits.request_line, limits.head)
+                check_partial(data, checked, limits.request_line, limits.head)
                 self._start_ns = start_ns
-                self._wait_for_head()
+                self._wait_for_head(len(data))
                 return False
             if end > limits.head:
-                check_partial(data[: limits.head + 1], limits.request_line, limits.head)
+                check_partial(data[: limits.head + 1], 0, limits.request_line, limits.head)
             head = scan_request(data[:end], limits.request_line, limits.fields, underscores=worker.settings.underscores)
         except Fault as fault:
             self._start_ns = start_ns
             self._refuse(fault)
             return False
         self._buffer = data[end + 4 :]
+        if self._paused and len(self._buffer) <= limits.pipelined:
+            self.resume()
         # A head that came in pieces was waited for: the proxy's own time begins with its last piece.
         entry_ns = start_ns
-        if self._head_awaited:
-            self._head_awaited = False
+        self._blank = False
+        if checked:
+            self._checked = 0
             entry_ns = time.time_ns()
         self.deadline = NEVER
         self.exchange = exchange = Exchange(self, worker, start_ns, entry_ns)
@@ -224,12 +230,13 @@ class Downstream(asyncio.Protocol):
         """Whether a request has begun to arrive; an empty line is none."""
         return bool(self._buffer.strip(b"\r\n"))
 
-    def _wait_for_head(self) -> None:
+    def _wait_for_head(self, seen: int) -> None:
+        """The head is not whole yet; ``seen`` bytes of it have been looked at."""
         if not self._start_ns:
             self._start_ns = time.time_ns()
-        if not self._head_awaited:
-            self._head_awaited = True
+        if not self._checked:
             self.deadline = self.worker.clock.now + self.worker.timeouts.head
+        self._checked = seen
 
     def _refuse(self, fault: Fault) -> None:
         """Answer a head that cannot be read. Its method and target go to the span if they are clean."""
@@ -247,6 +254,8 @@ class Downstream(asyncio.Protocol):
     def take(self) -> bytes:
         """What has been read behind the head."""
         data, self._buffer = self._buffer, b""
+        if self._paused:
+            self.resume()
         return data
 
     def hold(self, data: bytes) -> None:
@@ -266,6 +275,10 @@ class Downstream(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
+
+    def reading(self) -> bool:
+        """Whether the client is being read."""
+        return not self._paused
 
     def unsent(self) -> bool:
         """Whether response bytes wait in the proxy."""
@@ -297,10 +310,10 @@ class Downstream(asyncio.Protocol):
             self._skip = unread - len(dropped)
         worker = self.worker
         self.deadline = worker.clock.now + worker.timeouts.idle
-        if self._paused:
-            self.resume()
         if self._buffer:
             self._serve()
+        if self._paused and self.exchange is None:
+            self.resume()
         if self._ended:
             self._close_if_answered()
 

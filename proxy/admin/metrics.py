@@ -62,6 +62,11 @@ class _Families(Collector):
         yield from _configuration(self._moment)
 
 
+def families(moment: Moment) -> Iterator[Metric]:
+    """What a moment says, family by family."""
+    return _Families(moment).collect()
+
+
 def expose(moment: Moment, accept: str) -> tuple[bytes, str]:
     """The page and its Content-Type: OpenMetrics 1.0 if ``accept`` (an Accept field) names it, else Prometheus text."""
     if any(offer.partition(";")[0].strip() == "application/openmetrics-text" for offer in accept.split(",")):
@@ -79,7 +84,7 @@ def _requests(routes: Sequence[RouteSample]) -> Iterator[Metric]:
     )
     own = HistogramMetricFamily(
         "spanway_self_duration_seconds",
-        "Time of a request spent inside the proxy itself, waiting for nobody.",
+        "Time of a request spent inside the proxy itself, waiting for nobody, by the wall clock.",
         labels=ROUTE,
         unit="seconds",
     )

@@ -24,6 +24,7 @@ from proxy.demo.traffic import Traffic
 from proxy.errors import SettingsError
 from proxy.route.spec import TableSpec
 from proxy.settings import Address, Settings
+from proxy.trace.ledger import ExportCounters
 from proxy.trace.receive import PATH
 
 MANIFESTS: Final = Path(__file__).parent / "manifests"
@@ -141,18 +142,21 @@ class Story:
             task.result()
         # The last spans: the services send theirs as they end, the proxy its own within its delay.
         await self._fleet.stop()
-        await self._last(traffic, live, running.settings.tracing.delay)
+        export = await self._last(running, traffic, live)
         live.finish()
-        export = add_exports([sample.export for sample in await running.source.samples()])
         self._say(closing(self._tally, traffic, export, printable(running.settings.tracing)))
         self._judge(traffic, running)
 
-    async def _last(self, traffic: Traffic, live: Live, delay: float) -> None:
-        """Wait until every request that was answered has its trace; on a busy machine some come late."""
-        deadline = time.monotonic() + delay + LAST_S
-        while self._tally.traces + live.growing < traffic.answered and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_S)
+    async def _last(self, running: Running, traffic: Traffic, live: Live) -> ExportCounters:
+        """Wait until every answered request has its trace and a collector that answers has the spans; their account."""
+        deadline = time.monotonic() + running.settings.tracing.delay + LAST_S
+        while True:
             await live.step(time.monotonic())
+            export = add_exports([sample.export for sample in await running.source.samples()])
+            whole = self._tally.traces + live.growing >= traffic.answered
+            if (whole and not (export.pending and export.reachable)) or time.monotonic() >= deadline:
+                return export
+            await asyncio.sleep(POLL_S)
 
     async def _silence(self) -> None:
         """Raise `DemoFailed` when no trace comes; return never."""

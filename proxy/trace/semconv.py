@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -122,7 +122,11 @@ ADMIT_US: Final = Attribute(
 )
 ROUTE_US: Final = Attribute("spanway.route.us", "int", "us", "SERVER", "matching host and path")
 SELF_US: Final = Attribute(
-    "spanway.self.us", "int", "us", "SERVER", "time spent inside the proxy itself, over the whole request"
+    "spanway.self.us",
+    "int",
+    "us",
+    "SERVER",
+    "time spent inside the proxy itself, over the whole request, by the wall clock",
 )
 LOOP_LAG_US: Final = Attribute(
     "spanway.loop_lag.us", "int", "us", "SERVER", "how late the worker's event loop last was"
@@ -204,20 +208,27 @@ TABLES: Final = {"attributes": attributes_table, "outcomes": outcomes_table, "er
 """The generated parts of docs/tracing.md, by the name in their markers."""
 
 
+def section(name: str, source: str, table: str) -> str:
+    """A generated part of a page between its markers; ``source`` is the file it comes from."""
+    return f"<!-- {name}: from {source} -->\n\n{table}\n\n<!-- end {name} -->"
+
+
 def sections() -> dict[str, str]:
     """Every table between its markers, by name."""
-    note = "from proxy/trace/semconv.py"
-    return {name: f"<!-- {name}: {note} -->\n\n{table()}\n\n<!-- end {name} -->" for name, table in TABLES.items()}
+    return {name: section(name, "proxy/trace/semconv.py", table()) for name, table in TABLES.items()}
 
 
-def renew(page: str) -> str:
-    """``page`` with its generated parts as they should be now. Raises `ValueError` if it lacks one."""
-    for name, section in sections().items():
+def renew(page: str, parts: Mapping[str, str] | None = None) -> str:
+    """``page`` with its generated parts (`sections`, unless given) as they should be now.
+
+    Raises `ValueError` if it lacks one.
+    """
+    for name, part in (sections() if parts is None else parts).items():
         before, begin, rest = page.partition(f"<!-- {name}:")
         _, end, after = rest.partition(f"<!-- end {name} -->")
         if not (begin and end):
             raise ValueError(f"no markers for {name!r} in the page")
-        page = before + section + after
+        page = before + part + after
     return page
 
 

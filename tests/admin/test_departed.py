@@ -51,6 +51,9 @@ def test_nothing_of_a_dead_worker_is_open_or_pending():
         connections_open=6,
         connections_total=60,
         requests_active=3,
+        connections_refused=7,
+        handshake_failures=8,
+        access_log_lost=9,
     )
     other = worker(1, endpoints=[endpoint(requests=1)])
     departed.complete([other, busy])
@@ -58,6 +61,7 @@ def test_nothing_of_a_dead_worker_is_open_or_pending():
     living, gone = departed.complete([other])
     assert living == other
     assert (gone.connections_open, gone.connections_total, gone.requests_active) == (0, 60, 0)
+    assert (gone.connections_refused, gone.handshake_failures, gone.access_log_lost) == (7, 8, 9)
     (place,) = gone.endpoints
     assert (place.requests, place.ejections, place.in_flight, place.connections, place.ejected) == (9, 2, 0, 0, False)
     export = gone.export

@@ -17,7 +17,9 @@ def test_a_trace_is_complete_when_its_root_has_ended_and_nothing_grows():
     proxy, shop, cart, stock = checkout()
     gatherer.add(decode([shop, cart]), 10.0)
     assert gatherer.complete(10.0 + QUIET_S) == []
+    assert gatherer.rooted == 0
     gatherer.add(decode([proxy]), 12.0)
+    assert gatherer.rooted == 1
     gatherer.add(decode([stock]), 13.0)
     assert gatherer.complete(13.0 + QUIET_S - 0.01) == []
     (trace,) = gatherer.complete(13.0 + QUIET_S)

@@ -90,6 +90,22 @@ async def test_of_a_burst_all_are_drawn_and_of_a_flood_the_worst():
     assert len(told) == 43
 
 
+async def test_what_is_chosen_by_interest_is_drawn_in_the_order_of_its_start():
+    live, source, out, _ = screen(burst=2)
+    where = {"url__path": "/", "server__address": "localhost"}
+
+    def at(number, start, status):
+        served = span(1, 0, "GET /", start, start + 5, "SERVER", **request("GET", status, **where))
+        return batch("spanway", served, trace=numbered(number))
+
+    source.add(at(1, 0, 200), at(3, 200, 200), at(2, 100, 503))
+    await live.step(0.0)
+    assert live.growing == 3
+    await live.step(DONE)
+    assert live.growing == 0
+    assert drawn(out) == [numbered(1), numbered(2)]
+
+
 async def test_what_is_left_out_is_counted_with_its_worst():
     live, source, out, _ = screen(every=100.0, burst=1, more="http://127.0.0.1:9901/traces")
     source.add(plain(numbered(1)), *(plain(numbered(n), ms=n) for n in range(2, 12)), plain(numbered(20), status=500))

@@ -66,6 +66,16 @@ spanway  ` GET > 127.0.0.~  ==================  4.00 ms  200
 """
 
 
+def test_the_head_says_the_time_of_the_answer_also_where_work_goes_on_after_it():
+    where = {"url__path": "/", "server__address": "localhost"}
+    served = span(1, 0, "GET /", 0, 10, "SERVER", **request("GET", 200, **where))
+    later = span(2, 1, "send mail", 5, 40)
+    lines = draw(batch("spanway", served), batch("shop", later)).splitlines()
+    assert lines[0].startswith("GET localhost/  200  10.0 ms ")
+    assert re.search("^spanway .* 10.0 ms  200$", lines[2])
+    assert "of the trace's 40.0 ms (" in "\n".join(lines)
+
+
 def test_a_checkout_that_failed():
     assert draw(*checkout(failed=True)) == WIDE
 

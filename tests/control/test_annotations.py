@@ -118,6 +118,17 @@ def test_defaults_hold_where_annotations_say_nothing() -> None:
     assert read({NGINX + "proxy-body-size": "1k"}, defaults) == (msgspec.structs.replace(defaults, body_limit=1024), [])
 
 
+@pytest.mark.parametrize(
+    ("value", "tries", "warned"), [("2", 2, False), ("5", 3, True), ("99", 3, True), ("0", 3, False)]
+)
+def test_no_more_tries_than_the_operator_allows(value: str, tries: int, warned: bool) -> None:
+    subject = Subject("Ingress", "shop", "web", Place())
+    assert options_of({NGINX + "proxy-next-upstream-tries": value}, Options(), subject, 3).tries == tries
+    assert [problem.message for problem in subject.problems] == [
+        f"'{value}' is more than the setting retry-tries allows: it counts as 3"
+    ] * warned
+
+
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_are_refused(name: str) -> None:
     options, [problem] = read({NGINX + name: "return 200 HUSH;"})

@@ -79,6 +79,14 @@ def test_an_operator_s_choices() -> None:
     assert (table.routes[0].tries, table.routes[0].body_limit, table.backends[0].verify) == (1, 0, True)
 
 
+def test_tries_are_capped_by_the_operator_and_it_is_said() -> None:
+    text = ingress("Prefix / -> api:80", annotations="spanway.io/proxy-next-upstream-tries: '6'")
+    table, problems = built(API, text, choices=Choices(most_tries=5))
+    assert table.routes[0].tries == 5
+    assert [problem.severity for problem in problems] == ["warning"]
+    assert clean(API, text, choices=Choices(most_tries=6)).routes[0].tries == 6
+
+
 def test_annotation_problems_have_their_line() -> None:
     text = """
         apiVersion: networking.k8s.io/v1

@@ -39,7 +39,7 @@ def test_everything_wrong_is_told_by_file_and_line(folder: Path) -> None:
     )
     problems = check([folder, Path("nowhere")], (Override("", "x", "", "http", (Address("h", 1),)),))
     assert [(problem.file, problem.line, problem.severity) for problem in problems] == [
-        ("", 0, "warning"),
+        ("m/a.yaml", 3, "warning"),
         ("m/a.yaml", 10, "error"),
         ("m/a.yaml", 14, "warning"),
         ("m/a.yaml", 20, "warning"),
@@ -49,16 +49,36 @@ def test_everything_wrong_is_told_by_file_and_line(folder: Path) -> None:
     assert exit_status(problems) == 1
 
 
+def test_an_ingress_in_error_is_judged_to_the_end(folder: Path) -> None:
+    (folder / "web.yaml").write_text(
+        ingress("Prefx / -> api:80", annotations="nginx.ingress.kubernetes.io/proxy-body-size: lots").replace(
+            "spec:", "spec:\n  ingressClassName: mine"
+        )
+    )
+    found = [problem.message for problem in check([folder])]
+    assert found == ["'lots' cannot be used", "'Prefx' is no path type"]
+    other = survey([folder], (), Choices(ingress_class="other"))
+    assert [problem.message for problem in other.problems] == found[1:]  # its values are the other controller's
+    assert len(survey([folder], (), Choices(ingress_class="mine")).problems) == 2
+
+
+@pytest.mark.parametrize("broken", [ingress("Prefx / -> web:80", name="a"), "a: ["])
+def test_while_an_ingress_may_be_missing_no_override_is_called_useless(folder: Path, broken: str) -> None:
+    (folder / "a.yaml").write_text(broken)
+    overrides = (Override("shop", "web", "", "http", (Address("h", 1),)),)
+    assert [problem.severity for problem in check([folder], overrides)] == ["error"]
+    (folder / "a.yaml").unlink()
+    assert [problem.message for problem in check([folder], overrides)] == [
+        "--upstream shop/web: no Ingress names this Service"
+    ]
+
+
 def test_the_text(folder: Path) -> None:
     (folder / "a.yaml").write_text(
         ingress("Prefix b -> api:80", name="a") + "---\n" + ingress("Prefix /c -> missing:80", name="c")
     )
     found = survey([folder, Path("nowhere")], (Override("", "x", "", "http", (Address("h", 1),)),))
     assert render(found) == (
-        "(command line)\n"
-        "        warning  --upstream x: no Ingress names this Service\n"
-        "                 check its name\n"
-        "\n"
         "m/a.yaml\n"
         "     9  error    Ingress shop/a: spec.rules[0].http.paths[0].path: 'b' must begin with /\n"
         "                 write /b\n"
@@ -70,9 +90,18 @@ def test_the_text(folder: Path) -> None:
         "        error    cannot be read: no such file or directory\n"
         "                 check the path, and whether it may be read\n"
         "\n"
-        "2 errors, 2 warnings, 3 files, 2 routes, 0 certificates\n"
+        "2 errors, 1 warning, 3 files, 2 routes, 0 certificates\n"
         "passed over, since they make no routes: 1 Deployment\n"
     )
+
+
+def test_what_the_command_line_has_wrong_is_told_too(folder: Path) -> None:
+    found = survey([folder], (Override("", "x", "", "http", (Address("h", 1),)),))
+    assert render(found).splitlines()[:3] == [
+        "(command line)",
+        "        warning  --upstream x: no Ingress names this Service",
+        "                 check its name",
+    ]
 
 
 def test_choices_are_made(folder: Path) -> None:

@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_choices() -> None:
     settings = Settings(ingress_class="mine", retry_tries=7, upstream_ca="ca.pem")
-    assert choices_of(settings) == Choices("mine", Options(tries=7), True)
+    assert choices_of(settings) == Choices("mine", Options(tries=7), True, "", 7)
     assert choices_of(Settings()) == Choices()
 
 
@@ -89,12 +89,19 @@ async def test_changes_are_served_and_said(folder: Path) -> None:
     await sink.next()
     assert len(sink.tables) == 2
     assert [problem.severity for problem in sink.problems[-1]] == ["error"]
+    put(folder / "web.yaml", ingress("Prefix /new -> api:80", "Prefix /x -> missing:80"))
+    await sink.next()
+    assert len(sink.tables) == 2
+    put(folder / "web.yaml", ingress("Prefix /new -> api:80"))
+    await sink.next()
     await asyncio.sleep(0)
     watching.cancel()
     assert "Service shop/missing does not exist" in said[0]
     assert said[1] == "generation 2 is served: 2 routes"
     assert said[2].startswith(f"{folder / 'web.yaml'}:1: error: not YAML: ")
     assert said[3] == "the files have errors: generation 2 stays"
+    assert "Service shop/missing does not exist" in said[4]
+    assert said[5:] == ["the files are good again: generation 2 stays", "generation 3 is served: 1 route"]
 
 
 async def test_it_speaks_on_standard_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

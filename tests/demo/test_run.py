@@ -7,14 +7,21 @@ import os
 import re
 import signal
 import socket
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
 
+from proxy.admin.live import Live
+from proxy.admin.source import Running
 from proxy.demo import run as module
 from proxy.demo.fleet import Fleet
-from proxy.demo.run import MANIFESTS, demo, reachable
+from proxy.demo.run import MANIFESTS, Story, demo, reachable
+from proxy.demo.traffic import Traffic
 from proxy.settings import Address, Settings, Tracing
+from proxy.trace.ledger import ExportCounters
+from tests.admin.samples import worker
 from tests.demo import standin
 
 SETTINGS = Settings(http=(Address("127.0.0.1", 0),), admin=Address("127.0.0.1", 0), tracing=Tracing(delay=0.1))
@@ -46,6 +53,39 @@ def test_it_shows_whole_traces_and_ends_by_itself(console):
     assert re.search(r"slowest +\S.* on average", happened)
     assert re.search(r"time went +.*(stock|shop) \d+ %", happened)
     assert "150 µs of a request (median)" in happened
+
+
+async def test_the_end_waits_for_the_last_traces(monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+
+    class Late:
+        """Brings a trace with every third look."""
+
+        def __init__(self):
+            self.looks = self.growing = 0
+
+        async def step(self, now):
+            self.looks += 1
+            self.growing = self.looks // 3
+
+    class Source:
+        def __init__(self):
+            self.pending = 2
+
+        async def samples(self):
+            self.pending -= 1
+            return [worker(export=ExportCounters(pending=max(self.pending, 0), reachable=True))]
+
+    story = Story(cast("Fleet", None), None, Console(file=io.StringIO()))
+    running = SimpleNamespace(settings=SETTINGS, source=Source())
+    live, traffic = Late(), SimpleNamespace(answered=2)
+    account = await story._last(cast("Running", running), cast("Traffic", traffic), cast("Live", live))
+    assert (live.looks, account.pending) == (6, 0)
+    # A trace that never comes is not waited for without end.
+    monkeypatch.setattr(module, "LAST_S", 0.0)
+    traffic.answered = 10**9
+    await story._last(cast("Running", running), cast("Traffic", traffic), cast("Live", live))
+    assert live.looks > 6
 
 
 async def after_requests(proxy):
@@ -103,12 +143,15 @@ def test_it_serves_its_own_manifests_whatever_the_user_has_and_finds_other_ports
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
-        settings = Settings(http=(address, address), https=(address,), admin=None, ingress_class="other")
+        settings = Settings(
+            http=(address, address), https=(address,), admin=None, ingress_class="other", proxy_protocol=True
+        )
         assert demo(settings, 1.0, remember, console) == 7
     (chosen,) = seen
     assert chosen.ingress == (MANIFESTS,)
     assert chosen.ingress_class == ""
     assert chosen.https == ()
+    assert not chosen.proxy_protocol
     assert chosen.http == (Address("127.0.0.1", 0),)
     assert chosen.admin == Address("127.0.0.1", 0)
     assert {override.service for override in chosen.upstream} == {"shop", "cart", "stock"}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.harness import poll
 from tests.harness.edge import Edge, chunked, request, sized
 from tests.harness.feed import Feed
 from tests.harness.traced import Traced
+from tests.harness.upstream import Exchange, answer
 from tests.harness.wire import WireError
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -44,6 +51,112 @@ def test_many_clients_that_leave_at_once(edge: Edge) -> None:
     edge.probe()
     gauge = "http_server_active_requests"
     poll.until(lambda: edge.proxy.metrics().total(gauge) == 0, "no request left behind")
+
+
+MIB = 1024 * 1024
+
+FLOODS = {
+    "forwarded": request(),
+    "no-route": request(host="nowhere.test"),
+    "options": request(target="*", method="OPTIONS"),
+    "unavailable": request(host="none.test"),
+}
+
+
+@pytest.mark.parametrize("raw", FLOODS.values(), ids=FLOODS)
+def test_endless_pipelining_without_reading(edge: Edge, raw: bytes) -> None:
+    """Neither requests nor answers pile up in the proxy: a client that does not read is soon no longer read from.
+
+    What the kernel holds, two send and two receive buffers of some MiB each, is all that may be under way.
+    """
+    worker = max((psutil.Process(pid) for pid in edge.proxy.workers()), key=lambda process: process.memory_info().rss)
+    before = worker.memory_info().rss
+    block = raw * (65536 // len(raw))
+    sent = 0
+    with edge.client(timeout=1) as client:
+        with contextlib.suppress(TimeoutError):
+            while sent < 48 * MIB:
+                client.send(block)
+                sent += len(block)
+        assert sent < 24 * MIB, "the proxy reads on and on"
+        assert worker.memory_info().rss - before < 12 * MIB
+        client.reset()
+    poll.until(lambda: edge.proxy.metrics().total("http_server_active_requests") == 0, "no request left behind")
+
+
+def test_requests_read_ahead_are_bounded_by_bytes(edge: Edge) -> None:
+    """A client that reads but pipelines faster than the upstream answers must not grow the buffer read by read."""
+    worker = max((psutil.Process(pid) for pid in edge.proxy.workers()), key=lambda process: process.memory_info().rss)
+
+    def unhurried(exchange: Exchange) -> None:
+        time.sleep(0.002)
+        answer()(exchange)
+
+    edge.a.script = unhurried
+    block = request("X-Fill: " + "x" * 200) * 256
+    before = worker.memory_info().rss
+    peak, sent = before, 0
+    with edge.client(timeout=0.1) as client:
+        reader = threading.Thread(target=client.stream.rest)
+        client.stream.timeout = 5
+        reader.start()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and sent < 48 * MIB:
+            try:
+                client.socket.sendall(block)
+                sent += len(block)
+            except TimeoutError:
+                break
+            peak = max(peak, worker.memory_info().rss)
+        client.socket.shutdown(socket.SHUT_RDWR)
+        reader.join()
+    assert peak - before < 12 * MIB, f"{(peak - before) >> 20} MiB more"
+
+
+@pytest.fixture(scope="module")
+def narrow(launch: Callable[..., Edge]) -> Edge:
+    return launch(settings={"limits.connections": 5})
+
+
+def test_connections_are_bounded(narrow: Edge) -> None:
+    """Beyond the bound a connection is closed at once; those that are open go on, and room that is made is used."""
+    clients = [narrow.client() for _ in range(5)]
+    try:
+        for client in clients:
+            narrow.probe(client)
+        with narrow.client() as one_more:
+            one_more.send(request())
+            assert one_more.closed()
+        for client in clients:
+            narrow.probe(client)
+        clients.pop().close()
+
+        def room() -> bool:
+            with narrow.client() as late:
+                late.send(request())
+                return b"200 OK" in late.stream.some()
+
+        poll.until(room, "room for another connection")
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_trickled_head_costs_no_more_by_its_length(edge: Edge) -> None:
+    """Looking again at the whole head for each byte of it is quadratic: a core for some thousand tiny packets."""
+    worker = psutil.Process(edge.proxy.workers()[0])
+
+    def cost(size: int, times: int) -> float:
+        """CPU seconds of the worker per byte."""
+        raw = request(*[f"X-{number}: {'a' * 200}" for number in range(size // 208)])
+        before = sum(worker.cpu_times()[:2])
+        for _ in range(times):
+            with edge.client() as client:
+                assert client.ask(raw, Feed.BYTES).status == 200
+        return (sum(worker.cpu_times()[:2]) - before) / (len(raw) * times)
+
+    small, large = cost(2_000, 8), cost(16_000, 1)
+    assert large < 3 * small, f"{large * 1e6:.0f} us a byte instead of {small * 1e6:.0f}"
 
 
 NUMBERS = ["9" * 1000, "1" + "0" * 4300, "4294967301", "2147483653", "18446744073709551621", "0" * 4000 + "5"]

@@ -199,6 +199,23 @@ def test_drain_of_an_idle_proxy_is_quick_and_leaves_no_process(start: Callable[.
     assert not [child for child in psutil.wait_procs(family, timeout=2)[1] if child.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_moved_access_log_is_opened_anew(start: Callable[..., Edge]) -> None:
+    # logrotate, as with nginx: move, then SIGUSR1.
+    edge = start(workers=2)
+    edge.probe()
+    poll.until(lambda: edge.proxy.log(), "the first record")
+    moved = edge.proxy.access_log.with_suffix(".1")
+    edge.proxy.access_log.rename(moved)
+    edge.proxy.process.send_signal(signal.SIGUSR1)
+    poll.until(edge.proxy.access_log.exists, "the new file")
+    for _ in range(8):
+        edge.probe()
+    lines = poll.until(
+        lambda: len(edge.proxy.log()) + moved.read_text().count("\n") == 9 and len(edge.proxy.log()), "every record"
+    )
+    assert lines > 0
+
+
 def test_sigint_ends_too(start: Callable[..., Edge]) -> None:
     edge = start()
     edge.probe()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.edge.conftest import clean
+from tests.harness.certificates import any_server
+from tests.harness.client import Client
 from tests.harness.edge import Edge, request
 from tests.harness.feed import Feed
 
@@ -21,7 +23,7 @@ STRANGER = "203.0.113.7"
 
 @pytest.fixture(scope="module")
 def preceded(launch: Callable[..., Edge]) -> Edge:
-    return launch("--proxy-protocol")
+    return launch("--proxy-protocol", https=True)
 
 
 @pytest.fixture
@@ -112,3 +114,19 @@ def test_proxy_protocol_is_not_read_without_the_setting(edge: Edge, how: Feed) -
             heard = client.stream.rest()
             assert heard.startswith(b"HTTP/1.1 400 ") or heard == b""
     assert not edge.a.requests
+
+
+@pytest.mark.parametrize(("preamble", "client_address"), PREAMBLES.values(), ids=PREAMBLES)
+def test_proxy_protocol_before_tls(behind: Edge, preamble: bytes, client_address: str) -> None:
+    address = behind.proxy.tls_address
+    with Client(address, tls=any_server(), server_name="a.test", preamble=preamble) as client:
+        assert client.ask(request()).status == 200
+    seen = behind.a.one()
+    assert seen.fields.one("X-Real-IP") == client_address
+    assert seen.fields.one("X-Forwarded-Proto") == "https"
+
+
+def test_tls_without_the_expected_header(behind: Edge) -> None:
+    with pytest.raises(OSError):
+        Client(behind.proxy.tls_address, tls=any_server(), server_name="a.test")
+    assert not behind.a.connections

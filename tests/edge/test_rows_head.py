@@ -239,6 +239,8 @@ def test_row_14_http_1_0_needs_no_host(edge: Edge, how: Feed) -> None:
     # RFC 9112 section 3.2 asks it of HTTP/1.1 only. The upstream gets one all the same, since we speak 1.1 to it.
     seen = edge.passed(request(host=None, version="1.0", target="/any/x"), how, closes=True, target="/any/x")
     assert len(seen.fields.all("Host")) == 1
+    assert seen.fields.one("X-Forwarded-Port") == str(edge.proxy.address[1])
+    assert seen.fields.one("X-Forwarded-For") == "127.0.0.1"
 
 
 # Rows 25 and 26: limits, each with its own status. Small ones, so that a head can be fed byte by byte.

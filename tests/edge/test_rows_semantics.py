@@ -259,6 +259,19 @@ def test_row_38_early_answer_in_the_middle(edge: Edge) -> None:
     assert "/smuggled" not in [seen.target for seen in edge.a.requests]
 
 
+@pytest.mark.parametrize("host", ["a.test", "nowhere.test", "none.test"])
+def test_row_38_early_answer_to_chunks(edge: Edge, host: str) -> None:
+    # Where the end of the body is not known, nothing behind it is either: the connection closes.
+    edge.a.script = in_turn(early, answer())
+    with edge.client() as client:
+        client.send(request("Transfer-Encoding: chunked", method="POST", host=host, body=b"5\r\nhello\r\n"))
+        assert client.response("POST").status in (200, 404, 503)
+        client.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED) + SMUGGLED)
+        assert nothing_more(client)
+    edge.probe()
+    assert "/smuggled" not in [seen.target for seen in edge.a.requests]
+
+
 def test_row_38_refused_upload_can_read_the_reason(edge: Edge) -> None:
     # A close with unread bytes is a RST that may take the answer away; so the proxy lingers (RFC 9112 section 9.6).
     with edge.client() as client:

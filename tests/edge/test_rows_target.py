@@ -88,6 +88,14 @@ def test_row_15_host_is_still_needed(edge: Edge, lines: list[str], how: Feed) ->
     edge.refused(request(*lines, target="http://a.test/", host=None), 400, how)
 
 
+def test_row_15_absolute_form_in_http_1_0_needs_no_host(edge: Edge, how: Feed) -> None:
+    # RFC 9112 section 3.2.2: the target's authority is the host; section 3.2 asks HTTP/1.0 for no Host field.
+    raw = request(target="http://a.test/x", host=None, version="1.0")
+    seen = edge.passed(raw, how, target="/x", closes=True)
+    assert seen.host == "a.test"
+    assert seen.fields.one("X-Forwarded-Host") == "a.test"
+
+
 # Row 16: the forms that are not for us.
 
 

@@ -182,6 +182,17 @@ def test_a_connection_without_a_request_leaves_nothing(edge: Edge) -> None:
         ledger.account(client.port)  # exactly one: the probe's
 
 
+@pytest.mark.parametrize("stray", [b"\r\n", b"\r"])
+def test_a_stray_line_end_is_no_request(edge: Edge, stray: bytes) -> None:
+    # Old clients send CRLF behind a POST body (RFC 9112 section 2.2): nothing is counted for it.
+    ledger = Ledger(edge.proxy, edge.collector)
+    with edge.client() as client:
+        assert client.ask(sized(b"hello") + stray).status == 200
+        port = client.port
+    edge.proxy.admin("/healthz")
+    ledger.account(port)  # exactly one
+
+
 def test_pipelined_requests_each_leave_their_own(edge: Edge) -> None:
     ledger = Ledger(edge.proxy, edge.collector)
     collector = edge.collector

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.harness.collector import Collector
-from tests.harness.edge import Edge, request, sized
+from tests.harness.edge import Edge, chunked, request, sized
 from tests.harness.manifests import site
 from tests.harness.traced import Traced
 from tests.harness.upstream import Exchange, Full, Recorder, silent
@@ -146,6 +146,18 @@ def test_client_that_resets_cancels_its_request(edge: Edge, raw: bytes) -> None:
     client.send(raw)
     edge.a.wait(1)
     client.reset()
+    edge.a.wait_closed()
+
+
+@pytest.mark.parametrize("raw", [request(), sized(b"hello"), chunked(b"hello")])
+def test_client_that_closes_cancels_its_request(edge: Edge, raw: bytes) -> None:
+    # A FIN alone could be a half-close (row 37), so the proxy has to find out; nothing is ever said to a client that
+    # only half-closed, but an interim response.
+    edge.a.script = silent
+    client = edge.client()
+    client.send(raw)
+    edge.a.wait(1)
+    client.close()
     edge.a.wait_closed()
 
 

@@ -200,23 +200,33 @@ def test_round_robin(sites: Several) -> None:
     assert [len(recorder.requests) for recorder in sites.three] == [3, 3, 3]
 
 
+def healed(sites: Several) -> None:
+    """Wait until the endpoint that falls ill is in use again, whatever an earlier test did to it."""
+    sites.sick.script = answer()
+    before = len(sites.sick.requests)
+
+    def used() -> bool:
+        assert ask(sites.edge, sized(b"x", host="eject.test")) == 200
+        return len(sites.sick.requests) >= before + 2
+
+    poll.until(used, "the ejected endpoint to be used again", 30)
+
+
 def test_ejection_and_recovery(sites: Several) -> None:
+    healed(sites)
+    before = len(sites.sick.requests)
     sites.sick.script = hang_up
     statuses = [ask(sites.edge, sized(b"x", host="eject.test")) for _ in range(20)]
-    assert statuses.count(502) == 3, "three failures in a row eject it"
+    # Three failures in a row eject it; the death of a connection that had served before is not one.
+    failures = statuses.count(502)
+    assert failures in (3, 4)
     assert statuses[-8:] == [200] * 8
-    assert len(sites.sick.requests) == 3
-    sites.sick.script = answer()
-    sites.sick.connections.clear()
-
-    def recovered() -> bool:
-        assert ask(sites.edge, sized(b"x", host="eject.test")) == 200
-        return len(sites.sick.requests) >= 2
-
-    poll.until(recovered, "the ejected endpoint to be used again")
+    assert len(sites.sick.requests) == before + failures
+    healed(sites)
 
 
 def test_ejected_for_longer_when_the_trial_fails(sites: Several) -> None:
+    healed(sites)
     sites.sick.script = hang_up
     for _ in range(20):
         ask(sites.edge, sized(b"x", host="eject.test"))

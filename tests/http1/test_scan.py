@@ -175,10 +175,33 @@ def test_responses_refused(head: bytes) -> None:
 )
 def test_hopeless_beginnings_are_refused_at_once(data: bytes, kind: Kind) -> None:
     with pytest.raises(Fault) as caught:
-        check_partial(data, LINE, 32768)
+        check_partial(data, 0, LINE, 32768)
     assert caught.value.kind is kind
 
 
 @pytest.mark.parametrize("length", range(len(b"GET / HTTP/1.1\r\nHost: x\r\n\r")))
 def test_every_beginning_of_a_good_head_may_go_on(length: int) -> None:
-    check_partial(b"GET / HTTP/1.1\r\nHost: x\r\n\r"[:length], LINE, 32768)
+    data = b"GET / HTTP/1.1\r\nHost: x\r\n\r"[:length]
+    for since in range(length + 1):
+        check_partial(data, since, LINE, 32768)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\0", b": "]), max_size=12))
+def test_piece_by_piece_is_judged_like_the_whole(pieces: list[bytes]) -> None:
+    def refused(data: bytes, since: int) -> bool:
+        try:
+            check_partial(data, since, LINE, 32768)
+        except Fault:
+            return True
+        return False
+
+    whole, seen = b"GET / HTTP/1.1\r\n" + b"".join(pieces), b"GET / HTTP/1.1\r\n"
+    in_pieces = False
+    for piece in pieces:
+        in_pieces = in_pieces or refused(seen + piece, len(seen))
+        seen += piece
+    assert in_pieces == any(
+        refused(whole[:end], 0)
+        for end in range(16, len(whole) + 1)
+        if whole[:end] in {b"GET / HTTP/1.1\r\n" + b"".join(pieces[:n]) for n in range(1, len(pieces) + 1)}
+    )

@@ -145,6 +145,15 @@ def test_tls_names_the_secret_that_the_host_is_shown() -> None:
     assert "PRIVATE" not in repr(told)
 
 
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [(1 << 20, "1 MiB"), (8 << 10, "8 KiB"), (1536, "1536 bytes"), (2 << 30, "2 GiB"), (1000, "1000 bytes")],
+)
+def test_a_body_limit_is_shown_in_its_unit(limit: int, text: str) -> None:
+    spec = table(msgspec.structs.replace(rule("Prefix shop.test/"), body_limit=limit))
+    assert f"limits: body {text}, " in render(explain(spec, "GET", "http", "shop.test", "/"))
+
+
 def test_rendering() -> None:
     api = msgspec.structs.replace(rule("Prefix shop.test/api", name="api"), body_limit=0)
     spec = table(rule("Prefix shop.test/"), api, rule("Exact shop.test/api/cart"))
@@ -154,7 +163,7 @@ def test_rendering() -> None:
         "Route shop.test, Prefix /api (Ingress ns/api)\n"
         "  It is for exactly this host and has a path, /api, that holds this one; of all rules that match it is the"
         " most specific.\n"
-        "  backend: Service ns/s, port 80, http, round_robin\n"
+        "  backend: Service ns/s, port 80, by HTTP, round_robin\n"
         "  endpoints: 10.0.0.1:8080\n"
         "  limits: body no limit, connect 5 s, read 60 s, send 60 s, 3 tries\n"
         "\n"

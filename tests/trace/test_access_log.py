@@ -72,7 +72,10 @@ def test_a_line_per_request(tmp_path: Path) -> None:
     [
         ({"error_type": "no_route", "route": None, "attempts": ()}, {"error": "no_route", "route": "", "upstream": ""}),
         ({"outcome": "client_gone", "status": 0}, {"error": "client_gone", "status": 0}),
-        ({"attempts": [attempt(), attempt(host="10.0.1.10", status=503)]}, {"attempts": 2, "upstream": "10.0.1.10:8080", "upstream_status": 503}),
+        (
+            {"attempts": [attempt(), attempt(host="10.0.1.10", status=503)]},
+            {"attempts": 2, "upstream": "10.0.1.10:8080", "upstream_status": 503},
+        ),
         ({"attempts": [attempt(first_byte_ns=0)]}, {"wait_us": 0}),
         ({"attempts": [attempt(first_byte_ns=5, sent_ns=9)]}, {"wait_us": 0}),
         ({"query": b"a=1&sig=secret"}, {"query": "a=1&sig=REDACTED"}),
@@ -200,8 +203,7 @@ def test_standard_output_keeps_its_own_mode(tmp_path: Path) -> None:
     """Others write there too: a pipe that became non-blocking would lose their lines, and the shell's."""
     script = (
         "import os; from proxy.settings import Tracing; from proxy.trace.access_log import AccessLog;"
-        "from proxy.trace.redact import Redactor; from tests.harness.proxy import ROOT
-from tests.trace.records import record;"
+        "from proxy.trace.redact import Redactor; from tests.trace.records import record;"
         "log = AccessLog('-', Redactor(Tracing().redact)); log.offer(record(), 'why'); log.flush();"
         "assert os.get_blocking(1); print('done', flush=True)"
     )

@@ -159,9 +159,15 @@ def test_compression(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_listens(make: Any) -> None:
-    outcome = make(f"http://127.0.0.1:{unused_port()}").send(b"", WAIT)
+    port = unused_port()
+    outcome = make(f"http://127.0.0.1:{port}").send(b"", WAIT)
     assert (outcome.verdict, outcome.code) == ("retry", "UNAVAILABLE")
+    assert outcome.hint.startswith("Start a collector there, correct --otlp or OTEL_EXPORTER_OTLP_ENDPOINT, or turn")
     assert "--otlp none" in outcome.hint
+    bare = make(f"127.0.0.1:{port}").send(b"", WAIT)
+    assert bare.hint == f"Without http:// it is TLS; write http://127.0.0.1:{port} for plain text. {outcome.hint}"
+    assert make(f"https://127.0.0.1:{port}").send(b"", WAIT).hint == outcome.hint
+    assert make(f"127.0.0.1:{port}", insecure=True).send(b"", WAIT).hint == outcome.hint
 
 
 def test_a_collector_that_does_not_answer(make: Any) -> None:
