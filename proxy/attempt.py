@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 class Attempt(Response):
     """See the module; made by the exchange, which hears of it by `attempt_failed` and `complete`."""
 
-    __slots__ = ("abandoned", "endpoint")
+    __slots__ = ("abandoned",)
 
     def __init__(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
-        Response.__init__(self, exchange)
-        self.endpoint = endpoint
+        Response.__init__(self, exchange, endpoint)
         self.connection = None
         self.abandoned = False
         self.span_id = ids.span_id()
@@ -67,10 +66,10 @@ class Attempt(Response):
         self.request_start = upstream.sent()
         self.response_start = upstream.seen()
         payload = exchange.request_bytes(self)
-        if exchange.request_done:
-            upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
-        else:
-            upstream.deadline = NEVER
+        self.reused = upstream.served > 0
+        waits = exchange.request_done or exchange.expects
+        upstream.deadline = exchange.worker.clock.now + exchange.read_timeout if waits else NEVER
+        if not exchange.request_done:
             exchange.resume_downstream()
         # One stamp, before the write: the kernel may run the upstream before it returns to us, and that is its time.
         self.write_ns = self.sent_ns = now = time.time_ns()
@@ -122,7 +121,7 @@ class Attempt(Response):
             self.exchange.tunnel.close()
         elif self.state != HEAD:
             self.failed(Fault(Kind.RESPONSE_STALLED, where))
-        elif self.exchange.request_done:
+        elif self.exchange.request_done or self.exchange.expects:
             self.failed(Fault(Kind.UPSTREAM_TIMEOUT, where))
         else:
             self.failed(Fault(Kind.SEND_TIMEOUT, where))
@@ -141,7 +140,7 @@ class Attempt(Response):
         endpoint.in_flight -= 1
         if self._entry_ns:
             exchange.self_ns += now - self._entry_ns
-        endpoint.succeeded(now - self.write_ns, exchange.worker.clock.now)
+        endpoint.succeeded(self.first_byte_ns - self.write_ns, exchange.worker.clock.now)
         if exchange.downstream.stalled:
             upstream.transport.resume_reading()  # it was paused for this response's sake
         if self.keep and exchange.request_done:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.worker import Worker
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
+_TIMEOUTS: Final = (Kind.UPSTREAM_TIMEOUT, Kind.CONNECT_TIMEOUT)
 _REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 
 
@@ -103,11 +104,10 @@ class Exchange(Request):
         upstream = None if attempts and attempts[-1].reused else pool.take()
         attempts.append(attempt)
         if upstream is not None:
-            attempt.reused = upstream.served > 0
             attempt.send(upstream, entry_ns)
             return
         self.self_ns += time.time_ns() - entry_ns
-        pool.connect(attempt, route.connect_timeout, self.host.decode("ascii"))
+        pool.connect(attempt, route.connect_timeout)
 
     def request_bytes(self, attempt: Attempt) -> bytes:
         """The head, with this attempt's span as the parent, and what there is of the body."""
@@ -154,6 +154,7 @@ class Exchange(Request):
         if self._flushing and not self.keep:
             return  # the answer is written, and nothing more of this client is read
         entry = time.time_ns()
+        self.expects = False  # the body comes, whether or not the upstream has asked for it
         try:
             wire = self._take_body(data)
         except Fault as fault:
@@ -170,7 +171,10 @@ class Exchange(Request):
     def _set_body_deadline(self) -> None:
         downstream = self.downstream
         if not downstream.stalled:  # else the deadline is that of the response, which it does not take
-            downstream.deadline = NEVER if self.request_done else self.worker.clock.now + self.worker.timeouts.body
+            waits = (
+                self.request_done or self.expects
+            )  # for the upstream's 100, then it is the upstream who is waited for
+            downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.timeouts.body
 
     def pause_downstream(self) -> None:
         """The upstream does not keep up: stop reading the body."""
@@ -233,7 +237,7 @@ class Exchange(Request):
             return False
         if not self.answered and self.version:
             # A close and a half-close look the same. An interim response is legal at any time (RFC 9110 section
-            # 15.2), and only a client that has really left answers it with a reset.
+            # 15.2), and only a client that has really left answers it with a reset, which the sweep looks for.
             self.downstream.transport.write(answers.CONTINUE)
         return True
 
@@ -249,6 +253,13 @@ class Exchange(Request):
             if self.attempt is not None:
                 self.attempt.cancel()
             self.finish(time.time_ns())
+
+    def continued(self) -> None:
+        """The upstream asks for the body (100 Continue): from now on it is the client who is waited for."""
+        if self.expects and self.attempt is not None and self.attempt.upstream is not None:
+            self.expects = False
+            self.attempt.upstream.deadline = NEVER
+            self._set_body_deadline()
 
     def overdue(self) -> None:
         """The downstream's deadline has passed."""
@@ -272,7 +283,7 @@ class Exchange(Request):
             and (retry is Retry.UNSENT or self.method in _IDEMPOTENT)
             and (self.upload is None or self.upload.replayable)
             # A timeout has cost its whole time already: only another endpoint may do better.
-            and (fault.kind is not Kind.UPSTREAM_TIMEOUT or route.backend.others(attempt.endpoint))
+            and (fault.kind not in _TIMEOUTS or route.backend.others(attempt.endpoint))
         ):
             self._try(time.time_ns())
             return

@@ -21,6 +21,7 @@ from proxy.trace.record import AttemptRecord
 from proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from proxy.balance.endpoint import Endpoint
     from proxy.connect.connection import Upstream
     from proxy.exchange import Exchange
 
@@ -43,10 +44,22 @@ _MOST_INTERIM: Final = 16  # 1xx responses before a final one
 class Response(AttemptRecord):
     """See the module. ``keep`` says whether the connection may serve again after this response."""
 
-    __slots__ = ("_buffer", "_entry_ns", "_interim", "_left", "_reader", "exchange", "keep", "state", "upstream")
+    __slots__ = (
+        "_buffer",
+        "_entry_ns",
+        "_interim",
+        "_left",
+        "_reader",
+        "endpoint",
+        "exchange",
+        "keep",
+        "state",
+        "upstream",
+    )
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, endpoint: Endpoint) -> None:
         self.exchange = exchange
+        self.endpoint = endpoint
         self.upstream: Upstream | None = None
         self.state = CONNECTING
         self.keep = False
@@ -88,7 +101,6 @@ class Response(AttemptRecord):
             if self.state == HEAD:
                 self._head(data)
             else:
-                upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
                 self._body(data)
         except Fault as fault:
             self.failed(fault)
@@ -97,6 +109,8 @@ class Response(AttemptRecord):
             self.failed(Fault(Kind.INTERNAL, "see the log"))
         if self.state != DONE:
             exchange.self_ns += time.time_ns() - entry
+            if exchange.request_done and not exchange.downstream.stalled:
+                upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
 
     def _head(self, data: bytes) -> None:
         exchange = self.exchange
@@ -123,6 +137,8 @@ class Response(AttemptRecord):
             interim = interim_head(exchange, head)
             if interim:
                 exchange.downstream.transport.write(interim)
+            if status == 100:
+                exchange.continued()
         self._buffer = b""
         if status == 101:
             self._switch(head, data)
@@ -206,6 +222,7 @@ class Response(AttemptRecord):
             raise Fault(Kind.BAD_RESPONSE, "101 Switching Protocols that was not asked for")
         self.status = 101
         self.state = TUNNEL
+        self.endpoint.succeeded(self.first_byte_ns - self.write_ns, exchange.worker.clock.now)
         exchange.tunnel = tunnel = Tunnel(exchange, self)
         tunnel.open(head, data)
 

@@ -58,6 +58,8 @@ class Tunnel:
         early = exchange.downstream.take()
         if early:
             self.from_downstream(early)
+        if exchange.downstream.ended:
+            self.downstream_ended()
 
     def from_downstream(self, data: bytes) -> None:
         """Bytes from the client."""

@@ -72,6 +72,7 @@ class Worker:
         self.pools: list[Pool] = []
         self.table = Table(TableSpec(0), {}, self.ledger.of)
         self.downstreams: set[Downstream] = set()
+        self.ended: set[Downstream] = set()  # whose clients have ended their way while they wait for an answer
         self.openings: set[Opening] = set()
         self.connections = 0
         self.refused = 0
@@ -92,11 +93,11 @@ class Worker:
         Table(spec, dict.fromkeys((each.key for each in spec.backends), object()), self.ledger.of)
         self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
         self.ledger.keep(spec)
-        for endpoint in self.registry.retire():
-            pool = endpoint.pool
-            if isinstance(pool, Pool):
+        self.registry.retire()
+        named = {id(endpoint.pool) for backend in self.registry.current() for endpoint in backend.endpoints}
+        for pool in self.pools:
+            if id(pool) not in named:
                 pool.retire()
-                self.pools.remove(pool)
 
     def open_pool(self, endpoint: Endpoint) -> Pool:
         """The pool of an endpoint that is used for the first time."""
@@ -175,13 +176,16 @@ class Worker:
         """Once per `clock.PERIOD`: enforce deadlines, hand over spans, write the log."""
         self.clock.sweep(loop_time)
         for downstream in [each for each in self.downstreams if each.deadline <= loop_time]:
-            downstream.overdue()
+            _guard(downstream.overdue)
         for opening in [each for each in self.openings if each.deadline <= loop_time]:
-            opening.overdue()
-        self.connector.sweep(loop_time)
+            _guard(opening.overdue)
+        for downstream in [each for each in self.ended if each.reset()]:
+            _guard(downstream.abort)
+        _guard(self.connector.sweep, loop_time)
         for pool in self.pools:
             if pool.waiting:
-                pool.sweep(loop_time)
+                _guard(pool.sweep, loop_time)
+        self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
         if self.exporter is not None:
             self.exporter.tick(loop_time)
@@ -202,3 +206,11 @@ class Worker:
         if self.settings.via:
             lines.append(b"Via: 1.1 spanway")
         return lines
+
+
+def _guard(call: Callable[..., None], *arguments: float) -> None:
+    """One connection's failure must not keep the sweep from the others."""
+    try:
+        call(*arguments)
+    except Exception:
+        _log.exception("%r failed", call)

@@ -143,7 +143,8 @@ class Tree:
     def _pass_on(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             if self._stopping:
-                _kill(self._supervisor, signal.SIGKILL)  # asked twice: end now
+                if number == signal.SIGINT:
+                    _kill(self._supervisor, signal.SIGKILL)  # a person asked twice; orchestrators do so out of habit
                 return
             self._stopping = True
             if number == signal.SIGINT:

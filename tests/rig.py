@@ -33,6 +33,12 @@ class _NoSocket:
     def fileno(self) -> NoReturn:
         raise OSError("a wire has no socket")
 
+    def setsockopt(self, *_: object) -> None:
+        """A reset and an end are the same to a wire."""
+
+    def getsockopt(self, *_: object) -> bytes:
+        return b"\x01"  # established
+
 
 class Wire(asyncio.Transport):
     """One connection as its protocol sees it. ``sent`` is what reached the other side, ``late`` what was written after

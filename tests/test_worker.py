@@ -44,7 +44,7 @@ def test_an_endpoint_that_comes_back_gets_a_new_pool() -> None:
     with rig() as r:
         r.exchange(GET)
         r.worker.apply(table(2, ports=()))
-        r.settle()
+        r.pass_time(1)
         assert r.worker.pools == []
         assert not r.worker.connector.upstreams
         r.worker.apply(table(3))

@@ -12,6 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from proxy.accept.connection import Connection
 from proxy.errors import Fault, Kind
 from proxy.exchange import Exchange
 from proxy.http1.fields import TOKEN
@@ -19,65 +20,24 @@ from proxy.http1.scan import HEAD_END, check_partial, scan_request
 from proxy.net.clock import NEVER
 
 if TYPE_CHECKING:
-    from proxy.accept.listener import Opening
     from proxy.worker import Worker
 
 _log = logging.getLogger(__name__)
 
 _LINGER: Final = 2.0  # seconds between our end and a reset (nginx: lingering_time 30 s, lingering_timeout 5 s)
+_TURNS: Final = 32  # heads taken in a row of one client's pipeline
 _LINGERED: Final = 1024 * 1024  # bytes read and dropped meanwhile
 
 
-class Downstream(asyncio.Protocol):
-    """See the module. ``scheme`` is the listener's; ``client_address`` is the PROXY protocol's source, if any."""
+class Downstream(Connection):
+    """See the module."""
 
-    __slots__ = (
-        "_blank",
-        "_buffer",
-        "_checked",
-        "_closing",
-        "_ended",
-        "_lingered",
-        "_paused",
-        "_serving",
-        "_skip",
-        "_start_ns",
-        "client_address",
-        "client_port",
-        "deadline",
-        "exchange",
-        "forwarded_for",
-        "forwarding",
-        "local_port",
-        "opening",
-        "peer_address",
-        "peer_port",
-        "scheme",
-        "stalled",
-        "transport",
-        "trusted",
-        "worker",
-    )
+    __slots__ = ("_lingered", "_serving", "_skip")
 
     def __init__(self, worker: Worker, scheme: str, source: tuple[str, int] | None = None) -> None:
-        self.worker = worker
-        self.scheme = scheme
-        self.transport = cast("asyncio.Transport", None)
-        self.exchange: Exchange | None = None
-        self.opening: Opening | None = None
-        self.deadline = NEVER
-        self.peer_address, self.peer_port, self.local_port = "", 0, 0
-        self.client_address, self.client_port = source or ("", 0)
-        self.trusted = False
-        self.stalled = False
-        self.forwarded_for: bytes | None = None
-        self.forwarding = b""
-        self._buffer = b""
-        self._start_ns = 0
-        self._skip = self._checked = 0
-        self._lingered = 0
-        self._closing = self._ended = self._paused = self._serving = False
-        self._blank = False  # an empty line has been skipped before this head
+        Connection.__init__(self, worker, scheme, source)
+        self._skip = self._lingered = 0
+        self._serving = False
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else repr(self.exchange) if self.exchange else "idle"
@@ -123,7 +83,7 @@ class Downstream(asyncio.Protocol):
             data = data[left:]
             self._skip = 0
         if self._buffer:
-            self._buffer += data
+            self.hold(data)
         else:
             self._buffer = data
             self._start_ns = time.time_ns()
@@ -133,7 +93,8 @@ class Downstream(asyncio.Protocol):
         """The client has ended its way; returns whether ours stays open."""
         exchange = self.exchange
         if exchange is not None:
-            self._ended = True
+            self.ended = True
+            self.worker.ended.add(self)
             return exchange.client_ended()
         if self._within_head() and not self._closing:
             self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
@@ -141,17 +102,19 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
-        self._closing = True
+        ours, self._closing = self._closing, True
         self.worker.downstreams.discard(self)
+        self.worker.ended.discard(self)
         exchange = self.exchange
         if exchange is not None:
             exchange.client_gone()
-        elif self._within_head():
+        elif not ours and self._within_head():
             self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
 
     def pause_writing(self) -> None:
         """The kernel's send buffer is full: the client reads slowly."""
         self.stalled = True
+        self._unsent = self.transport.get_write_buffer_size()
         if self.exchange is not None:
             self.exchange.client_paused()
 
@@ -168,12 +131,18 @@ class Downstream(asyncio.Protocol):
         if self._serving:
             return
         self._serving = True
-        try:
-            while self._buffer and self.exchange is None and not self._closing:
-                if not self._start():
-                    return
-        finally:
-            self._serving = False
+        for _ in range(_TURNS):
+            if not self._buffer or self.exchange is not None or self._closing or not self._start():
+                self._serving = False
+                if self.ended:
+                    self._close_if_answered()
+                return
+        # A pipeline of requests that are answered here costs the other connections a turn at a time.
+        self.worker.connector.loop.call_soon(self._serve_on)
+
+    def _serve_on(self) -> None:
+        self._serving = False
+        self._serve()
 
     def _start(self) -> bool:
         """Take one head off the buffer; returns whether there was one."""
@@ -224,6 +193,8 @@ class Downstream(asyncio.Protocol):
         except Exception:
             _log.exception("a request could not be served")
             exchange.fail(Fault(Kind.INTERNAL, "see the log"))
+        if self.ended and self.exchange is exchange and not exchange.request_done:
+            exchange.client_gone()  # the rest of its body will never come
         return True
 
     def _within_head(self) -> bool:
@@ -249,53 +220,6 @@ class Downstream(asyncio.Protocol):
         clean = target.startswith(b"/") and target.isascii() and target.decode("ascii").isprintable()
         exchange.refuse(fault, method if TOKEN.fullmatch(method) else b"", target if clean else b"")
 
-    # What an exchange asks of its connection
-
-    def take(self) -> bytes:
-        """What has been read behind the head."""
-        data, self._buffer = self._buffer, b""
-        if self._paused:
-            self.resume()
-        return data
-
-    def hold(self, data: bytes) -> None:
-        """Keep bytes that came ahead of their turn, and stop reading when they are many."""
-        self._buffer += data
-        if len(self._buffer) > self.worker.limits.pipelined:
-            self.pause()
-
-    def pause(self) -> None:
-        """Stop reading the client."""
-        if not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read the client again."""
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-
-    def reading(self) -> bool:
-        """Whether the client is being read."""
-        return not self._paused
-
-    def unsent(self) -> bool:
-        """Whether response bytes wait in the proxy."""
-        return self.transport.get_write_buffer_size() > 0
-
-    def end_writing(self) -> bool:
-        """End our way of a tunnel; returns whether the transport can half-close."""
-        if not self.transport.can_write_eof():
-            return False
-        self.transport.write_eof()
-        return True
-
-    def abort(self) -> None:
-        """Cut the connection: the client must see that the response is not whole."""
-        self._closing = True
-        self.transport.abort()
-
     def finished(self, keep: bool, unread: int) -> None:
         """The exchange is over: ``keep`` the connection, after dropping ``unread`` bytes of its body, or close."""
         exchange, self.exchange = self.exchange, None
@@ -312,9 +236,9 @@ class Downstream(asyncio.Protocol):
         self.deadline = worker.clock.now + worker.timeouts.idle
         if self._buffer:
             self._serve()
-        if self._paused and self.exchange is None:
+        if self._paused and self.exchange is None and len(self._buffer) <= worker.limits.pipelined:
             self.resume()
-        if self._ended:
+        if self.ended and not self._serving:
             self._close_if_answered()
 
     def _close_if_answered(self) -> None:
@@ -327,7 +251,7 @@ class Downstream(asyncio.Protocol):
         self._closing = True
         clean = exchange is None or (exchange.request_done and not self._buffer and not exchange.error_type)
         self._buffer = b""
-        if clean or self._ended or not self.transport.can_write_eof():
+        if clean or self.ended or not self.transport.can_write_eof():
             self.transport.close()
             return
         self.deadline = self.worker.clock.now + _LINGER
@@ -336,7 +260,7 @@ class Downstream(asyncio.Protocol):
 
     def drain(self) -> None:
         """The worker stops: close if idle; a busy connection closes after its exchange."""
-        if self.exchange is None and not self._closing:
+        if self.exchange is None and not self._closing and not self._within_head():
             self._closing = True
             self.transport.close()
 
@@ -345,6 +269,11 @@ class Downstream(asyncio.Protocol):
         self.deadline = NEVER
         exchange = self.exchange
         if exchange is not None:
+            if self.stalled:
+                before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+                if self._unsent < before:  # slow, but it reads
+                    self.deadline = self.worker.clock.now + self.worker.timeouts.send
+                    return
             exchange.overdue()
         elif self._closing:
             self.transport.abort()

@@ -93,7 +93,7 @@ class Upstream(asyncio.Protocol):
         # not take pauses the other side. So a body of any size holds one read of it in memory.
         self.transport.set_write_buffer_limits(high=0)
         self.local_address, self.local_port = self.transport.get_extra_info("sockname")[:2]
-        self.peer_address, self.peer_port = self.transport.get_extra_info("peername")[:2]
+        self.peer_address, self.peer_port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
         if self.opened is not None and not self.opened.done():
             self.opened.set_result(None)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import ssl
 import time
 from collections import deque
@@ -19,6 +20,9 @@ from proxy.net.tls import TlsTransport
 if TYPE_CHECKING:
     from proxy.net.clock import Clock
 
+_log = logging.getLogger(__name__)
+
+_LAST_WORDS: Final = 2.0  # seconds for a closing connection's unsent bytes
 _MOST_WAITING: Final = 1024  # requests waiting for a connection per endpoint (Envoy: max_pending_requests 1024)
 
 
@@ -70,7 +74,9 @@ class Connector:
         """Close idle connections that are overdue, and tell the borrowers of lent ones."""
         for upstream in [each for each in self.upstreams if each.deadline <= loop_time]:
             borrower = upstream.borrower
-            if borrower is None:
+            if upstream.closed:
+                upstream.abort()
+            elif borrower is None:
                 upstream.pool.discard(upstream)
             else:
                 borrower.overdue()
@@ -89,7 +95,7 @@ class Pool:
         self.server_name = server_name
         self.idle: list[Upstream] = []
         self.open = 0  # including those being opened
-        self.waiting: deque[tuple[Caller, int, float, str]] = deque()
+        self.waiting: deque[tuple[Caller, int, float]] = deque()
         self.retired = False
         self._name = not _is_address(host)
 
@@ -105,15 +111,17 @@ class Pool:
                 return upstream
         return None
 
-    def give(self, upstream: Upstream) -> None:
+    def give(self, upstream: Upstream, *, used: bool = True) -> None:
         """Take back a connection in a clean state: to the next waiting caller, else to the stack."""
         upstream.borrower = None
-        upstream.served += 1
+        if upstream.closed:
+            return  # it is being lost just now
+        upstream.served += used
         while self.waiting:
-            caller, since, _, _ = self.waiting.popleft()
+            caller, since, _ = self.waiting.popleft()
             if not caller.abandoned:
                 caller.queue_ns = time.time_ns() - since
-                caller.connected(upstream)
+                self._lend(caller, upstream)
                 return
         if self.retired or len(self.idle) >= self.connector.most_idle:
             self.discard(upstream)
@@ -127,6 +135,8 @@ class Pool:
         upstream.closed = True
         if upstream in self.idle:
             self.idle.remove(upstream)
+        # What is unsent may still go, but a peer that does not read must not hold the slot.
+        upstream.deadline = self.connector.clock.now + _LAST_WORDS
         upstream.transport.close()
 
     def lost(self, upstream: Upstream) -> None:
@@ -138,10 +148,10 @@ class Pool:
             self.idle.remove(upstream)
         self._free()
 
-    def connect(self, caller: Caller, timeout: float, server_name: str) -> None:
+    def connect(self, caller: Caller, timeout: float) -> None:
         """Open a connection for ``caller``, or queue it while all are lent; ``timeout`` in seconds covers both.
 
-        ``server_name`` is asked for by TLS. The answer comes by `Caller.connected` or `Caller.not_connected`, never
+        The answer comes by `Caller.connected` or `Caller.not_connected`, never
         before this returns.
         """
         if self.open >= self.connector.most:
@@ -151,10 +161,10 @@ class Pool:
                 fault = Fault(Kind.OVERLOADED, f"{len(self.waiting)} requests wait for {self.host}:{self.port}")
                 self.connector.loop.call_soon(caller.not_connected, fault)
                 return
-            self.waiting.append((caller, time.time_ns(), self.connector.clock.now + timeout, server_name))
+            self.waiting.append((caller, time.time_ns(), self.connector.clock.now + timeout))
             return
         self.open += 1
-        task = self.connector.loop.create_task(self._open(caller, timeout, server_name))
+        task = self.connector.loop.create_task(self._open(caller, timeout))
         self.connector.tasks.add(task)
         task.add_done_callback(self.connector.tasks.discard)
 
@@ -168,29 +178,40 @@ class Pool:
         """Refuse callers that have waited too long for a connection."""
         late = [each for each in self.waiting if each[2] <= loop_time and not each[0].abandoned]
         self.waiting = deque(each for each in self.waiting if each[2] > loop_time and not each[0].abandoned)
-        for caller, since, _, _ in late:
+        for caller, since, _ in late:
             caller.queue_ns = time.time_ns() - since
             caller.not_connected(Fault(Kind.OVERLOADED, f"no free connection to {self.host}:{self.port} in time"))
+
+    def _lend(self, caller: Caller, upstream: Upstream) -> None:
+        try:
+            caller.connected(upstream)
+        except Exception:
+            _log.exception("a request could not be sent")
+            self.discard(upstream)
+            caller.not_connected(Fault(Kind.INTERNAL, "see the log"))
 
     def _free(self) -> None:
         self.open -= 1
         while self.waiting and self.open < self.connector.most:
-            caller, since, due, server_name = self.waiting.popleft()
+            caller, since, due = self.waiting.popleft()
             if not caller.abandoned:
                 caller.queue_ns = time.time_ns() - since
-                self.connect(caller, max(due - self.connector.clock.now, 0.1), server_name)
+                self.connect(caller, max(due - self.connector.clock.now, 0.1))
 
-    async def _open(self, caller: Caller, timeout: float, server_name: str) -> None:  # noqa: ASYNC109 - reported as a fault
+    async def _open(self, caller: Caller, timeout: float) -> None:  # noqa: ASYNC109 - reported as a fault
         upstream = Upstream(self)
         try:
             async with asyncio.timeout(timeout):
-                await self._establish(upstream, caller, server_name)
+                await self._establish(upstream, caller)
         except TimeoutError:
             fault = Fault(Kind.CONNECT_TIMEOUT, f"{self.host}:{self.port} within {timeout:g} s")
         except Fault as caught:
             fault = Fault(caught.kind, caught.detail)  # without the traceback, which would hold this frame: a cycle
         except OSError as error:
             fault = Fault(Kind.CONNECT_FAILED, f"{self.host}:{self.port}: {error.strerror or error}")
+        except Exception:
+            _log.exception("a connection to %s:%d could not be opened", self.host, self.port)
+            fault = Fault(Kind.INTERNAL, "see the log")
         else:
             self.connector.upstreams.add(upstream)
             self.connector.opened += 1
@@ -198,10 +219,10 @@ class Pool:
                 self.lost(upstream)
                 fault = Fault(Kind.CONNECT_FAILED, f"{self.host}:{self.port} closed the connection at once")
             elif caller.abandoned:
-                self.give(upstream)
+                self.give(upstream, used=False)
                 return
             else:
-                caller.connected(upstream)
+                self._lend(caller, upstream)
                 return
             if not caller.abandoned:
                 caller.not_connected(fault)
@@ -212,7 +233,7 @@ class Pool:
         if not caller.abandoned:
             caller.not_connected(fault)
 
-    async def _establish(self, upstream: Upstream, caller: Caller, server_name: str) -> None:
+    async def _establish(self, upstream: Upstream, caller: Caller) -> None:
         loop = self.connector.loop
         hosts = [self.host]
         if self._name:
@@ -234,7 +255,7 @@ class Pool:
             caller.connect_ns = time.time_ns() - start
         start = time.time_ns()
         try:
-            await self._handshake(raw, upstream, self.server_name or server_name)
+            await self._handshake(raw, upstream)
         finally:
             caller.tls_ns = time.time_ns() - start
 
@@ -249,7 +270,7 @@ class Pool:
         transport, _ = await self.connector.loop.create_connection(lambda: protocol, hosts[-1], self.port)
         return transport
 
-    async def _handshake(self, raw: asyncio.Transport, upstream: Upstream, server_name: str) -> None:
+    async def _handshake(self, raw: asyncio.Transport, upstream: Upstream) -> None:
         opened: asyncio.Future[None] = self.connector.loop.create_future()
 
         def failed(reason: str) -> None:
@@ -257,7 +278,9 @@ class Pool:
                 opened.set_exception(Fault(Kind.TLS_FAILED, f"{self.host}:{self.port}: {reason}"))
 
         upstream.opened = opened
-        name = server_name or None
+        # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
+        # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
+        name = self.server_name or self.host
         tls = TlsTransport(self.connector.tls, upstream, server_side=False, server_hostname=name, on_failure=failed)
         try:
             tls.start(raw)

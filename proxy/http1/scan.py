@@ -2,7 +2,7 @@
 
 One pass, mostly in C: the control characters of the whole head are compared with the line ends that belong there, which
 leaves neither bare CR nor LF nor NUL to find later; then each line is cut at its first colon and its name looked up
-once. Anything unusual leaves the fast way and is judged by `_fault_in`.
+once.
 """
 
 from __future__ import annotations

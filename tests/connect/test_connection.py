@@ -75,7 +75,7 @@ async def connection(host: str = "127.0.0.1") -> AsyncIterator[tuple[Borrower, U
         listener.setblocking(False)
         borrower = Borrower()
         pool = make_pool(host, listener.getsockname()[1])
-        pool.connect(borrower, 10.0, "")
+        pool.connect(borrower, 10.0)
         far, _ = await asyncio.get_running_loop().sock_accept(listener)
         with far:
             far.setblocking(False)
@@ -123,7 +123,7 @@ def test_nobody_listens(run: Any) -> None:
     async def main() -> None:
         borrower = Borrower()
         pool = make_pool("127.0.0.1", free_port())
-        pool.connect(borrower, 10.0, "")
+        pool.connect(borrower, 10.0)
         fault = await borrower.next()
         assert str(fault).startswith("connect_failed: 127.0.0.1:")
         assert pool.open == 0

@@ -79,7 +79,7 @@ class Bench:
 
     def ask(self, timeout: float = 5.0) -> Caller:
         caller = Caller()
-        self.pool.connect(caller, timeout, "a.test")
+        self.pool.connect(caller, timeout)
         assert caller.answers == 0, "answered before connect returned"
         self.loop.settle()
         return caller
@@ -259,7 +259,7 @@ def test_the_queue_is_bounded() -> None:
     with bench(most=1) as b:
         b.borrow()
         for _ in range(1024):
-            b.pool.connect(Caller(), 5.0, "")
+            b.pool.connect(Caller(), 5.0)
         late = b.ask()
         assert late.fault is not None
         assert late.fault.kind is Kind.OVERLOADED
@@ -271,7 +271,7 @@ def test_those_who_left_take_no_place_in_the_queue() -> None:
         b.borrow()
         waiting = [Caller() for _ in range(1024)]
         for caller in waiting:
-            b.pool.connect(caller, 5.0, "")
+            b.pool.connect(caller, 5.0)
         for caller in waiting[1:]:
             caller.abandoned = True
         b.pass_time(0.25)

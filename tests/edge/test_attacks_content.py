@@ -24,17 +24,19 @@ EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
 def test_unasked_response_on_an_idle_connection(edge: Edge) -> None:
-    sent = threading.Event()
+    """The next request on that connection would get it."""
+    answered = threading.Event()
 
     def script(exchange: Exchange) -> None:
         answer()(exchange)
+        exchange.hold(answered)
         exchange.send(EVIL)
-        sent.set()
 
     edge.a.script = in_turn(script, answer())
     with edge.client() as client:
         assert client.ask(request()).body == b"ok"
-    assert sent.wait(5)
+        edge.probe(client, "b.test")  # by now the connection to a is idle
+    answered.set()
     edge.a.wait_closed()
     with edge.client() as client:
         assert client.ask(request()).body == b"ok"

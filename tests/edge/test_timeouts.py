@@ -38,11 +38,18 @@ class Slow:
 
 
 @pytest.fixture(scope="module")
-def slow(launch: Callable[..., Edge], collector: Collector) -> Iterator[Slow]:
+def sluggish(launch: Callable[..., Edge], collector: Collector) -> Iterator[Slow]:
     slow = Slow(launch, collector)
     yield slow
     slow.full.stop()
     slow.plain.stop()
+
+
+@pytest.fixture
+def slow(sluggish: Slow) -> Iterator[Slow]:
+    sluggish.plain.reset()
+    yield sluggish
+    sluggish.plain.reset()
 
 
 def ask(edge: Edge, raw: bytes, method: str = "GET") -> int:
