@@ -30,6 +30,7 @@ from proxy.trace.ledger import ExportCounters
 from proxy.trace.redact import Redactor
 from proxy.trace.ring import Ring
 from proxy.worker import Worker
+from proxy.workers import LEAVING
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+RESTART: Final = 3  # exit status of a worker that left by itself; the parent acts on it if it missed the signal
+
 _NOTICE: Final = 0.1  # seconds between the drain and the end of accepting: clients on their way still get in
 _COLLECT: Final = (50_000, 20, 50)  # allocations before a collection (CPython: 700), then collections before an older
 _FLUSH: Final = 5.0  # seconds for the last spans
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-RESTART: Final = 3  # exit status of a worker that was told to go by itself: another takes its place
 
 
 def run(settings: Settings, slot: Slot, channel: socket.socket, certificates: Certificates | None) -> int:
@@ -216,9 +218,11 @@ class Serving:
     # The end
 
     def _leave(self) -> None:
-        """SIGTERM to this worker alone: its successor takes over its sockets."""
+        """SIGTERM to this worker alone: its successor takes over its sockets at once, while this one finishes."""
         if not self._stopping.is_set():
             self._status = RESTART
+            if self._slot.parent:
+                os.kill(self._slot.parent, LEAVING)
             self._stopping.set()
 
     async def _drain(self) -> None:
@@ -229,9 +233,12 @@ class Serving:
             listener.stop(refuse=self._refuse)
         worker.drain()
         limit = time.monotonic() + self._settings.timeouts.drain
-        while worker.downstreams and time.monotonic() < limit:
+        while (worker.downstreams or worker.openings) and time.monotonic() < limit:
             await asyncio.sleep(0.05)
             worker.drain()
+        for downstream in list(worker.downstreams):
+            downstream.cut()
+        await asyncio.sleep(_NOTICE)
         for downstream in list(worker.downstreams):
             downstream.abort()
         await asyncio.sleep(0)

@@ -23,7 +23,8 @@ from proxy.errors import SettingsError
 from proxy.settings import Address
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-_WATCHED: Final = {*_PASSED_ON, signal.SIGCHLD}
+LEAVING: Final = signal.SIGUSR2  # from a worker that leaves by itself: fork its successor
+_WATCHED: Final = {*_PASSED_ON, LEAVING, signal.SIGCHLD}
 _QUICK: Final = 1.0  # seconds; a worker that lived shorter is restarted after a growing delay
 _SLOWEST: Final = 5.0  # seconds between two restarts
 _PR_SET_PDEATHSIG: Final = 1
@@ -42,6 +43,7 @@ class Slot:
         self.http = http
         self.https = https
         self.pid = 0
+        self.parent = 0  # who forks the next worker
         self.started = 0.0
         self.delay = 0.0
 
@@ -105,6 +107,7 @@ class Tree:
         self._supervisor = 0
         self._stopping = False
         self._unusable = False
+        self._leaving: set[int] = set()
         self._due: list[tuple[float, Slot]] = []
 
     def __repr__(self) -> str:
@@ -130,6 +133,8 @@ class Tree:
             received = signal.sigtimedwait(_WATCHED, max(wait, 0.0))
             if received is not None and received.si_signo in _PASSED_ON:
                 self._pass_on(received.si_signo)
+            elif received is not None and received.si_signo == LEAVING:
+                self._succeed(received.si_pid, parent)
             code = self._reap()
             if code is not None:
                 return code
@@ -155,6 +160,14 @@ class Tree:
             for slot in self._slots:
                 _kill(slot.pid, number)
 
+    def _succeed(self, pid: int, parent: int) -> None:
+        """A worker stops accepting to finish what it has: start the next on its sockets now."""
+        for slot in self._slots:
+            if slot.pid == pid and not self._stopping:
+                sys.stderr.write(f"spanway: worker {slot.index} (pid {pid}) leaves; another starts\n")
+                self._leaving.add(pid)
+                self._start(slot, parent)
+
     def _reap(self) -> int | None:
         """Collect the dead; returns the supervisor's exit code once it is among them."""
         while True:
@@ -169,6 +182,7 @@ class Tree:
                 if self._unusable:
                     return UNUSABLE
                 return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1
+            self._leaving.discard(pid)
             for slot in self._slots:
                 if slot.pid == pid:
                     slot.pid = 0
@@ -192,10 +206,15 @@ class Tree:
 
     def _start(self, slot: Slot, parent: int) -> None:
         slot.started = time.monotonic()
+        slot.parent = parent
         near, far = socket.socketpair()
         with near, far:
-            slot.pid = self._fork(lambda: self._worker_main(slot, far), parent)
+            slot.pid = self._fork(lambda: self._work(slot, near, far), parent)
             socket.send_fds(self._news, [b"%d %d" % (slot.index, slot.pid)], [near.fileno()])
+
+    def _work(self, slot: Slot, near: socket.socket, far: socket.socket) -> int:
+        near.close()  # so that the supervisor's death ends the channel
+        return self._worker_main(slot, far)
 
     def _fork(self, main: Main, parent: int) -> int:
         sys.stdout.flush()
@@ -225,6 +244,8 @@ class Tree:
 
     def _end(self) -> None:
         """The supervisor has ended: so does everything else."""
+        for pid in self._leaving:
+            _kill(pid, signal.SIGKILL)
         for slot in self._slots:
             _kill(slot.pid, signal.SIGTERM)
         limit = time.monotonic() + 2.0

@@ -193,7 +193,7 @@ class Downstream(Connection):
         except Exception:
             _log.exception("a request could not be served")
             exchange.fail(Fault(Kind.INTERNAL, "see the log"))
-        if self.ended and self.exchange is exchange and not exchange.request_done:
+        if self.ended and not exchange.request_done:
             exchange.client_gone()  # the rest of its body will never come
         return True
 
@@ -236,7 +236,11 @@ class Downstream(Connection):
         self.deadline = worker.clock.now + worker.timeouts.idle
         if self._buffer:
             self._serve()
-        if self._paused and self.exchange is None and len(self._buffer) <= worker.limits.pipelined:
+        self._settle()
+
+    def _settle(self) -> None:
+        """Between two requests: read on if there is room, and end what the client has ended."""
+        if self._paused and self.exchange is None and len(self._buffer) <= self.worker.limits.pipelined:
             self.resume()
         if self.ended and not self._serving:
             self._close_if_answered()
@@ -263,6 +267,13 @@ class Downstream(Connection):
         if self.exchange is None and not self._closing and not self._within_head():
             self._closing = True
             self.transport.close()
+
+    def cut(self) -> None:
+        """The worker waits no longer."""
+        if self.exchange is not None:
+            self.exchange.fail(Fault(Kind.DRAINING, "not finished in time"))
+        else:
+            self.abort()
 
     def overdue(self) -> None:
         """The deadline has passed: a slow head or body is answered 408, an idle connection just closed."""
