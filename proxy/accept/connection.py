@@ -27,6 +27,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_blank",
+        "_breathing",
         "_buffer",
         "_checked",
         "_closing",
@@ -67,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._start_ns = 0
         self._checked = self._unsent = 0
-        self._closing = self.ended = self._paused = False
+        self._closing = self.ended = self._paused = self._breathing = False
         self._blank = False  # an empty line has been skipped before this head
 
     def take(self) -> bytes:
@@ -85,15 +86,28 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading the client."""
+        self._breathing = False
         if not self._paused:
             self._paused = True
             self.transport.pause_reading()
+
+    def breathe(self) -> None:
+        """Read on in the loop's next round: libuv would go on with one busy client for 32 reads."""
+        if not self._paused:
+            self.pause()
+            self._breathing = True
+            self.worker.connector.loop.call_soon(self._breathed)
+
+    def _breathed(self) -> None:
+        if self._breathing:
+            self.resume()
 
     def resume(self) -> None:
         """Read the client again."""
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def reading(self) -> bool:
         """Whether the client is being read."""

@@ -29,11 +29,11 @@ class ChunkedReader:
 
     `feed` takes what arrived and returns the payload in it; then ``done`` says whether the body is complete, ``rest``
     holds the bytes after it and ``trailers`` its trailer lines that may be forwarded. ``announced`` is the payload of
-    all chunks begun so far, in bytes: what is too large is known by its first chunk size. A chunk extension is
-    checked, counted and never forwarded.
+    all chunks begun so far, in bytes: what is too large is known by its first chunk size; ``chunks`` is their number. A
+    chunk extension is checked, counted and never forwarded.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_left", "_trailer_bytes", "announced", "done", "rest", "trailers")
+    __slots__ = ("_buffer", "_extensions", "_left", "_trailer_bytes", "announced", "chunks", "done", "rest", "trailers")
 
     def __init__(self, most_extensions: int) -> None:
         self._buffer = b""
@@ -41,6 +41,7 @@ class ChunkedReader:
         self._extensions = most_extensions
         self._trailer_bytes = _MOST_TRAILER_BYTES
         self.announced = 0
+        self.chunks = 0
         self.done = False
         self.rest = b""
         self.trailers: list[bytes] = []
@@ -108,6 +109,7 @@ class ChunkedReader:
                 raise Fault(Kind.BAD_FRAMING, "a malformed chunk size or chunk extension")
         size = int(digits, 16)
         self.announced += size
+        self.chunks += 1
         return size
 
     def _trailer(self, line: bytes) -> None:

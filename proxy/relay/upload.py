@@ -67,6 +67,11 @@ class Upload:
             self._kept_size += len(wire)
         return wire
 
+    @property
+    def chunks(self) -> int:
+        """Chunks begun so far; 0 for a body of known length."""
+        return 0 if self._reader is None else self._reader.chunks
+
     def so_far(self) -> bytes:
         """What has been taken, as the upstream gets it."""
         return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
