@@ -53,7 +53,6 @@ class Kind(enum.Enum):
     BAD_TARGET = FaultRow("bad_target", 400, _D, _NO, "The request target is malformed.")
     BAD_FRAMING = FaultRow("bad_framing", 400, _D, _NO, "The request's body framing is ambiguous or malformed.")
     BAD_PROXY_HEADER = FaultRow("bad_proxy_header", 0, _D, _NO, "The PROXY protocol header is malformed.")
-    FORBIDDEN = FaultRow("forbidden", 403, _D, _NO, "The client's address may not use this route.")
     NO_ROUTE = FaultRow("no_route", 404, _D, _NO, "No Ingress rule matches this host and path.")
     METHOD_NOT_ALLOWED = FaultRow("method_not_allowed", 405, _D, _NO, "This method is not forwarded.")
     REQUEST_TIMEOUT = FaultRow("request_timeout", 408, _D, _NO, "The request did not arrive in time.")

@@ -310,7 +310,7 @@ class Exchange(Request):
             self.downstream.abort()
             self.finish(time.time_ns())
             return
-        if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE and kind is not Kind.FORBIDDEN:
+        if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE:
             self.keep = False
         body, content_type = answers.fault_body(kind, self.trace_id.hex(), self.head.noted.get(b"accept", b""))
         extra = b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n" if kind.status == 405 else b""

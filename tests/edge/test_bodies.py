@@ -194,7 +194,7 @@ def test_answer_before_the_upload_is_done(edge: Edge) -> None:
 
     edge.a.script = script
     with edge.client() as client:
-        client.send(request(f"Content-Length: {8 * MIB}", method="POST", host="open.test"))
+        client.send(request(f"Content-Length: {64 * MIB}", method="POST", host="open.test"))
         for _ in range(128):
             if not client.send(b"x" * 65536):
                 break
