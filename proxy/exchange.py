@@ -129,6 +129,7 @@ class Exchange(Request):
         self.upload = Upload(self.framing, route.body_limit, self.worker.limits.chunk_extensions, self.wants_trailers)
         data = self.downstream.take()
         if data:
+            self.expects = False
             self._take_body(data)
         self._set_body_deadline()
 
@@ -158,7 +159,7 @@ class Exchange(Request):
         if self._flushing and not self.keep:
             return  # the answer is written, and nothing more of this client is read
         entry = time.time_ns()
-        self.expects = False  # the body comes, whether or not the upstream has asked for it
+        self.continued()  # the body comes, whether or not the upstream has asked for it
         try:
             wire = self._take_body(data)
         except Fault as fault:
@@ -175,9 +176,8 @@ class Exchange(Request):
     def _set_body_deadline(self) -> None:
         downstream = self.downstream
         if not downstream.stalled:  # else the deadline is that of the response, which it does not take
-            waits = (
-                self.request_done or self.expects
-            )  # for the upstream's 100, then it is the upstream who is waited for
+            # With a 100 still to come it is the upstream who is waited for.
+            waits = self.request_done or self.expects
             downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.timeouts.body
 
     def pause_downstream(self) -> None:
@@ -259,10 +259,11 @@ class Exchange(Request):
             self.finish(time.time_ns())
 
     def continued(self) -> None:
-        """The upstream asks for the body (100 Continue): from now on it is the client who is waited for."""
-        if self.expects and self.attempt is not None and self.attempt.upstream is not None:
+        """The body is asked for (100 Continue), or comes unasked: from now on it is the client who is waited for."""
+        if self.expects:
             self.expects = False
-            self.attempt.upstream.deadline = NEVER
+            if self.attempt is not None and self.attempt.upstream is not None:
+                self.attempt.upstream.deadline = NEVER
             self._set_body_deadline()
 
     def overdue(self) -> None:

@@ -13,7 +13,7 @@ from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
 from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
-from proxy.route.table import Table
+from proxy.route.table import Table, check_backends
 from proxy.trace.context import Propagation
 from proxy.trace.encode import Encoder
 from proxy.trace.sampling import Sampler
@@ -89,9 +89,10 @@ class Worker:
 
     def apply(self, spec: TableSpec) -> None:
         """Route by another table from the next request on; raises `SettingsError` and keeps the old if it cannot."""
-        # Built once without endpoints: a table that cannot be must not cost the old one its endpoints.
-        Table(spec, dict.fromkeys((each.key for each in spec.backends), object()), self.ledger.of)
+        # First of all: a table that cannot be built must not cost the old one its endpoints.
+        check_backends(spec, {each.key for each in spec.backends})
         self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
+        self.settle()  # what has finished still counts for the routes it took
         self.ledger.keep(spec)
         self.registry.retire()
         named = {id(endpoint.pool) for backend in self.registry.current() for endpoint in backend.endpoints}

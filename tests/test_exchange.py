@@ -481,3 +481,27 @@ def test_a_worker_without_exporter_and_log_still_counts() -> None:
         assert not r.exporter.blobs
         (route,) = [sample for sample in r.worker.ledger.samples() if sample.namespace]
         assert route.statuses == {200: 1}
+
+
+def test_an_upload_that_waits_for_no_100_may_take_its_time() -> None:
+    """An upstream need not send 100 Continue (RFC 9110 section 10.1.1); the time for its answer begins with the end."""
+    head = b"POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    with rig() as r:
+        client = r.client(head)
+        upstream = r.upstream()
+        for byte in b"abcd":
+            r.pass_time(40)  # less than the body's timeout, and more than the upstream's in two
+            r.send(client, bytes((byte,)))
+        assert not client.take()
+        r.send(upstream, OK)
+        assert client.take() == OK
+        r.check(at_rest=True)
+
+
+def test_an_upstream_that_answers_no_expectation_is_timed_out() -> None:
+    with rig() as r:
+        client = r.client(b"POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        r.upstream()
+        r.pass_time(62)
+        assert status(client) == 504
+        assert [each.error_type for each in r.recorded] == ["upstream_timeout"]

@@ -8,7 +8,7 @@ from proxy.errors import SettingsError
 from proxy.route.match import PathTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from proxy.route.spec import RouteSpec, TableSpec
     from proxy.route.stats import RouteStats
@@ -67,6 +67,17 @@ class Route:
         return f"Route({self.generation}.{self.index} {spec.namespace}/{spec.name}: {rule} -> {spec.backend})"
 
 
+def check_backends(spec: TableSpec, known: Container[str]) -> None:
+    """Raises `SettingsError` if a route names a backend that is not ``known``, by its key."""
+    default = () if spec.default_route is None else (spec.default_route,)
+    for rule in (*spec.routes, *spec.host_defaults, *default):
+        if rule.backend not in known:
+            raise SettingsError(
+                f"generation {spec.generation}: the route {rule.namespace}/{rule.name} {rule.host}{rule.path} "
+                f"names the backend {rule.backend!r}, which the table does not have; rebuild the table"
+            )
+
+
 class Table:
     """All rules of one generation.
 
@@ -88,16 +99,11 @@ class Table:
     ) -> None:
         self.spec: Final = spec
         self.generation: Final = spec.generation
+        check_backends(spec, backends)
         made: list[Route] = []
 
         def route_of(rule: RouteSpec) -> Route:
-            backend = backends.get(rule.backend)
-            if backend is None:
-                raise SettingsError(
-                    f"generation {spec.generation}: the route {rule.namespace}/{rule.name} {rule.host}{rule.path} "
-                    f"names the backend {rule.backend!r}, which the table does not have; rebuild the table"
-                )
-            route = Route(rule, len(made), spec.generation, backend, stats_of(rule))
+            route = Route(rule, len(made), spec.generation, backends[rule.backend], stats_of(rule))
             made.append(route)
             return route
 
