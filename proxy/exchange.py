@@ -56,8 +56,7 @@ class Exchange(Request):
         try:
             admit(self, head)
             self.admit_ns = time.time_ns()
-            table = worker.table
-            self.route = route = table.match(self.host, self.path)
+            self.route = route = worker.table.match(self.host, self.path)
             self.route_ns = time.time_ns()
             trace(self, None if route is None else route.sample_ratio)
             if head.target == b"*":
