@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+from proxy.control.build import Choices, build
+
+if TYPE_CHECKING:
+    from proxy.control.feed import Sink
+    from proxy.control.problem import Problem
+    from proxy.control.store import Objects
+    from proxy.settings import Override
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -19,3 +29,44 @@ class Change(msgspec.Struct, frozen=True):
     lag_ns: int = -1
     lag_source: str = ""
     traceparent: str = ""
+
+
+class Publisher:
+    """Builds everything anew."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        sink: Sink,
+        overrides: Sequence[Override],
+        choices: Choices,
+        listener: Callable[[tuple[Problem, ...]], None],
+    ) -> None:
+        self._objects, self._sink, self._overrides, self._choices = objects, sink, overrides, choices
+        self._listener = listener
+        self._generation = 0
+        self._task: asyncio.Task[None] | None = None
+        self._dirty = False
+        self.problems: tuple[Problem, ...] = ()
+
+    def changed(self, change: Change) -> None:
+        """One change."""
+        self._dirty = True
+        if self._generation and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def synced(self) -> None:
+        """The first table."""
+        await self._build()
+
+    async def _run(self) -> None:
+        while self._dirty:
+            await self._build()
+
+    async def _build(self) -> None:
+        self._dirty = False
+        table, problems = build(self._objects, self._overrides, self._generation + 1, self._choices)
+        self._generation += 1
+        self.problems = tuple(problems)
+        await self._sink.apply(table, self.problems)
+        self._listener(self.problems)

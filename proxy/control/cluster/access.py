@@ -88,7 +88,8 @@ class Access:
             found = await self._configuration.auth_settings()
         except (OSError, ValueError) as problem:
             raise SettingsError(f"{self.origin}: its token cannot be read ({type(problem).__name__})") from None
-        return {"Authorization": str(each["value"]).strip() for each in found.values() if each["value"]}
+        token = found.get("BearerToken", {}).get("value")
+        return {"Authorization": str(token).strip()} if token else {}
 
     def _read_account(self, configuration: Configuration) -> None:
         from kubernetes_asyncio.config.config_exception import ConfigException
@@ -96,9 +97,7 @@ class Access:
 
         token, certificate = self._account / "token", self._account / "ca.crt"
         try:
-            InClusterConfigLoader(
-                str(token), str(certificate), environ=dict(self._environ)
-            ).load_and_set(configuration)
+            InClusterConfigLoader(str(token), str(certificate), environ=dict(self._environ)).load_and_set(configuration)
         except (ConfigException, UnicodeDecodeError):
             empty = [str(path) for path in (token, certificate) if not path.is_file() or not path.stat().st_size]
             what = f"{' and '.join(empty)} missing or empty" if empty else "its token is no text"
@@ -117,7 +116,10 @@ class Access:
         self.namespace = context.get("namespace") or ""
         try:
             loader = KubeConfigLoader(
-                document, active_context=self.context, config_base_path=str(path.resolve().parent), temp_file_path=folder
+                document,
+                active_context=self.context,
+                config_base_path=str(path.parent),
+                temp_file_path=folder,
             )
             await loader.load_and_set(configuration)
         except ConfigException as problem:
@@ -135,7 +137,7 @@ def find(kubeconfig: str, environ: Mapping[str, str] | None = None, account: Pat
     """
     environ = os.environ if environ is None else environ
     if kubeconfig:
-        return Access(Path(kubeconfig).expanduser(), account, environ)
+        return Access(Path(kubeconfig).expanduser().absolute(), account, environ)
     if environ.get(_HOST):
         return Access(None, account, environ)
     named = [part for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part]
@@ -144,7 +146,7 @@ def find(kubeconfig: str, environ: Mapping[str, str] | None = None, account: Pat
     path = Path(named[0]) if named else Path(environ.get("HOME", "/")) / ".kube/config"
     if not named and not path.is_file():
         raise SettingsError(f"there is no cluster: {_HOST} is not set, and {path} does not exist; {_NEXT}")
-    return Access(path.expanduser(), account, environ)
+    return Access(path.expanduser().absolute(), account, environ)
 
 
 def _parse(path: Path) -> dict[str, Any]:

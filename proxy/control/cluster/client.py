@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
+from proxy import __version__
 from proxy.control.cluster.faults import ApiFault, Garbled, Unauthorized, Unreachable, fault_of
 from proxy.control.cluster.lines import Lines
 from proxy.errors import SettingsError
@@ -32,6 +33,7 @@ AGAIN: Final = 10.0  # seconds between two readings of the log-in because of 401
 _STATUS: Final = 64 * 1024  # bytes of a Status that are read
 _TURN: Final = 64  # lines of a storm that are handled before others have their turn
 
+AGENT: Final = f"spanway/{__version__} (linux) kubernetes_asyncio"
 MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396
 JSON: Final = "application/json"
 
@@ -120,7 +122,12 @@ class Client:
         # A watch has no end of its own; everything else is over in time.
         timeout = aiohttp.ClientTimeout(total=None if verb == "watch" else CALL, sock_connect=CONNECT)
         try:
-            headers = {"Accept": JSON, "Content-Type": form, **await self.access.headers()}
+            headers = {
+                "Accept": JSON,
+                "Content-Type": form,
+                "User-Agent": AGENT,  # its first word becomes the manager in managedFields
+                **await self.access.headers(),
+            }
             async with asyncio.timeout(CALL):
                 response: aiohttp.ClientResponse = await rest.request(
                     method,
@@ -211,4 +218,3 @@ async def _body(what: str, response: aiohttp.ClientResponse, most: int) -> bytes
 def _said(problem: Exception) -> str:
     """An exception's words; its kind where it has none (a timeout, a reset)."""
     return str(problem) or type(problem).__name__
-

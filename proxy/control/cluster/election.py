@@ -117,7 +117,7 @@ class Election:
         return self._seen_at + (min(float(said), _LONGEST) if said and said > 0 else self.timing.duration)
 
     def wrote(self, lease: Lease, now: float) -> bool:
-        """Our write has succeeded, and this is the lease now; ``now`` is when it was sent. True if that made us lead."""
+        """Our write, sent at ``now``, has succeeded, and this is the lease. True if that made us lead."""
         began = not self._leads
         self._seen, self._seen_at = lease, now
         self._renewed_at = now
@@ -149,9 +149,8 @@ class Election:
 
     def released(self, name: str, namespace: str, at: datetime) -> dict[str, Any] | None:
         """The Lease without a holder, so that the next need not wait; None if it is not ours."""
-        if not self._leads or self._seen is None or self._seen.spec is None:
+        if self._seen is None or self._seen.spec is None or self.holder != self.identity:
             return None
-        self._leads = False
         return self._document(
             name,
             namespace,
@@ -161,6 +160,10 @@ class Election:
             renewTime=micro_time(at),
             leaseTransitions=self._seen.spec.lease_transitions or 0,
         )
+
+    def resign(self) -> None:
+        """Lead no more, whatever becomes of the Lease."""
+        self._leads = False
 
     def _document(self, name: str, namespace: str, **spec: Any) -> dict[str, Any]:
         metadata = {"name": name, "namespace": namespace}

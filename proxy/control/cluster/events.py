@@ -16,16 +16,16 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from proxy.control.cluster.backoff import Backoff
 from proxy.control.cluster.client import MERGE_PATCH
 from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound
 from proxy.control.cluster.kinds import EVENT, VERSIONS
-from proxy.control.cluster.rate import Bucket
+from proxy.control.cluster.pace import Backoff, Bucket
 
 if TYPE_CHECKING:
     from proxy.control.cluster.client import Client
+    from proxy.control.cluster.intake import Owner
     from proxy.control.problem import Problem
 
 COMPONENT: Final = "spanway"
@@ -36,13 +36,6 @@ WAITING: Final = 2_000  # Events that wait to be written; more are lost, and cou
 REMEMBERED: Final = 20_000  # problems whose going and coming is remembered
 _LONGEST: Final = 1024  # characters; core/v1 Event.message
 _LONGEST_NAME: Final = 253 - 17  # characters of an object's name in an Event's
-
-
-class Owner(NamedTuple):
-    """The object that an Event is about, as far as its kind, namespace and name do not say it."""
-
-    uid: str
-    resource_version: str
 
 
 def reason_of(problem: Problem) -> str:
@@ -65,8 +58,8 @@ def reason_of(problem: Problem) -> str:
 
 def name_of(problem: Problem, uid: str) -> str:
     """An Event's name: that of its object, and a digest of what is wrong with it."""
-    said = "\0".join((uid, problem.kind, problem.severity, problem.field, problem.message))
-    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    said = (uid, problem.kind, problem.severity, problem.field, problem.message)
+    digest = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
     return f"{problem.name[:_LONGEST_NAME].rstrip('.-')}.{digest}"
 
 
@@ -229,7 +222,7 @@ class Events:
 
     async def _repeat(self, problem: Problem, owner: Owner, made: dict[str, Any], told: _Told) -> None:
         path = EVENT.path(namespace_of(problem), name_of(problem, owner.uid))
-        again = {"count": told.count, "lastTimestamp": made["lastTimestamp"], "involvedObject": made["involvedObject"]}
+        again = {"count": told.count, "lastTimestamp": made["lastTimestamp"]}
         await self._client.send("PATCH", path, again, MERGE_PATCH)
         self.writes += 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from proxy.control.cluster.lag import TRIGGER, Lag, lag_of
 from proxy.control.cluster.wire import Unreadable, head_of, object_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from proxy.control.cluster.counters import Pulse
     from proxy.control.cluster.wire import Head
-    from proxy.control.objects import Object, Objects
+    from proxy.control.store import Objects
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,14 @@ Changed = Callable[[Change], None]
 Look = Callable[[Key, "bytes | msgspec.Raw | None"], None]
 """Called with each object as it came, None for one that is gone: for what the store's types leave out."""
 
+
+class Owner(NamedTuple):
+    """An object that an Event is about, as far as its kind, namespace and name do not say it."""
+
+    uid: str
+    resource_version: str
+
+
 _MOST_TOLD: Final = 100  # unusable objects of a scope that are told one by one
 
 
@@ -40,20 +48,37 @@ class Intake:
     """The objects of one scope (a kind, maybe of one namespace, maybe one object)."""
 
     def __init__(
-        self, kind: str, objects: Objects, changed: Changed, pulse: Pulse, look: Look | None = None
+        self,
+        kind: str,
+        objects: Objects,
+        changed: Changed,
+        pulse: Pulse,
+        look: Look | None = None,
+        refused: Callable[[], None] | None = None,
     ) -> None:
+        """``refused`` is called when `problems` is another than before."""
         self.kind: Final = kind
         self._objects = objects
         self._changed = changed
         self._pulse = pulse
         self._look = look
+        self._refused = refused
         self._known: dict[Key, str] = {}  # resourceVersion of everything the API server has here
         self._unusable: dict[Key, tuple[Problem, ...]] = {}
+        self._owners: dict[Key, Owner] = {}  # of those
         self._listed: set[Key] = set()  # of the list that is under way
         self._forgotten = False
 
     def __repr__(self) -> str:
         return f"Intake({self.kind}, {len(self._known)} objects, {len(self._unusable)} unusable)"
+
+    def knows(self, key: Key) -> bool:
+        """Whether the API server has an object of this name, as far as was heard."""
+        return key in self._known
+
+    def owner(self, key: Key) -> Owner | None:
+        """An object that cannot be used, for an Event on it."""
+        return self._owners.get(key)
 
     @property
     def problems(self) -> list[Problem]:
@@ -64,6 +89,7 @@ class Intake:
 
     def begin(self) -> None:
         """A list begins."""
+        self._restore(("", ""))
         self._listed = set()
 
     def page(self, items: tuple[msgspec.Raw, ...]) -> None:
@@ -111,20 +137,18 @@ class Intake:
             item = object_of(self.kind, raw)
             check(item, subject)
         except Unreadable as problem:
-            self._refuse(key, subject, problem)
+            self._refuse(key, subject, problem, head)
             return
         except Exception as problem:  # a mistake of ours must not end the watch
             _log.exception("%s %s/%s", self.kind, *key)
-            self._refuse(key, subject, Unreadable(f"could not be taken in ({type(problem).__name__})"))
+            self._refuse(key, subject, Unreadable(f"could not be taken in ({type(problem).__name__})"), head)
             return
         if self._look is not None:
             self._look(key, raw)
         if subject.broken:
-            self._unusable[key] = tuple(subject.problems)
-            self._count()
+            self._set_aside(key, tuple(subject.problems), head)
             return
-        if self._unusable.pop(key, None) is not None:
-            self._count()
+        self._restore(key)
         lag = lag_of(verb, head, received, self._trigger(key))
         if self._objects.put(item):
             self._tell(verb, key, head.resource_version, received, lag, head.traceparent)
@@ -136,21 +160,32 @@ class Intake:
     def _remove(self, key: Key, version: str, received: int, head: Head | None = None) -> None:
         if self._known.pop(key, None) is None:
             return
-        if self._unusable.pop(key, None) is not None:
-            self._count()
+        self._restore(key)
         if self._look is not None:
             self._look(key, None)
         lag = Lag() if head is None else lag_of("deleted", head, received)
         if self._objects.remove(self.kind, key):
             self._tell("deleted", key, version, received, lag, "" if head is None else head.traceparent)
 
-    def _refuse(self, key: Key, subject: Subject, problem: Unreadable) -> None:
+    def _refuse(self, key: Key, subject: Subject, problem: Unreadable, head: Head | None = None) -> None:
         subject.error(problem.field, problem.message, problem.hint or "what was known of it before stays in use")
-        self._unusable[key] = tuple(subject.problems)
+        self._set_aside(key, tuple(subject.problems), head)
+
+    def _set_aside(self, key: Key, problems: tuple[Problem, ...], head: Head | None) -> None:
+        self._unusable[key] = problems
+        if head is not None:
+            self._owners[key] = Owner(head.uid, head.resource_version)
         self._count()
+
+    def _restore(self, key: Key) -> None:
+        if self._unusable.pop(key, None) is not None:
+            self._owners.pop(key, None)
+            self._count()
 
     def _count(self) -> None:
         self._pulse.unusable = len(self._unusable)
+        if self._refused is not None:
+            self._refused()
 
     def _tell(self, verb: Verb, key: Key, version: str, received: int, lag: Lag, traceparent: str) -> None:
         self._changed(

@@ -44,9 +44,7 @@ EVENT: Final = Resource("Event", "/api/v1", "events")
 LEASE: Final = Resource("Lease", "/apis/coordination.k8s.io/v1", "leases")
 
 # apiVersion by kind, for references to an object (an Event's involvedObject).
-VERSIONS: Final = {
-    each.kind: each.version for each in (INGRESS, INGRESS_CLASS, SERVICE, ENDPOINT_SLICE, SECRET)
-}
+VERSIONS: Final = {each.kind: each.version for each in (INGRESS, INGRESS_CLASS, SERVICE, ENDPOINT_SLICE, SECRET)}
 
 
 class Scope(NamedTuple):

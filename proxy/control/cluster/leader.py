@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from proxy.control.cluster.election import JITTER, Election, Step, Timing, lease_of
 from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound
@@ -80,14 +80,24 @@ class Leader:
         """Give the Lease up, so that another need not wait for its end. No more than one call; failing is no harm."""
         self._resigned = True
         async with self._turn:
-            document = self._election.released(self._name, self._namespace, datetime.now(UTC))
+            self._election.resign()
             self._tell()
-            if document is None:
-                return
             try:
-                await self._write("PUT", document)
+                await self._release()
+            except Conflict:
+                # Our own last renewal, whose answer was not waited for; or somebody else's, and then it is not ours.
+                try:
+                    self._election.read(await self._read(), time.monotonic())
+                    await self._release()
+                except ApiFault as problem:
+                    _log.warning("the Lease could not be released, and ends by itself: %s", problem)
             except ApiFault as problem:
-                _log.warning("the lease could not be released, and ends by itself: %s", problem)
+                _log.warning("the Lease could not be released, and ends by itself: %s", problem)
+
+    async def _release(self) -> None:
+        document = self._election.released(self._name, self._namespace, datetime.now(UTC))
+        if document is not None:
+            await self._write("PUT", document)
 
     async def _try(self) -> None:
         if self._resigned:
@@ -117,7 +127,8 @@ class Leader:
             return
         self._leading = leads
         self.transitions += leads
-        self._say(f"{'leads' if leads else 'leads no more'}: writes status and Events ({self._namespace}/{self._name})")
+        does = "leads: it writes status and Events" if leads else "leads no more"
+        self._say(f"this replica {does} (Lease {self._namespace}/{self._name})")
         self._changed(leads)
 
     async def _read(self) -> Any:

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-from proxy.control.cluster.backoff import Backoff
 from proxy.control.cluster.client import TooLarge
 from proxy.control.cluster.faults import ApiFault, Forbidden, Garbled, Gone
 from proxy.control.cluster.lines import Lines
+from proxy.control.cluster.pace import Backoff
 from proxy.control.cluster.wire import Unreadable, event_of, head_of, page_of
 
 if TYPE_CHECKING:
@@ -155,12 +155,11 @@ class Reflector:
 
     async def _list(self) -> None:
         """Take the whole list in. Raises `ApiFault`."""
-        limit = PAGE
-        while True:
+        limit, version = PAGE, ""
+        while not version:
             try:
                 async with self._gate:
                     version = await self._pages(limit)
-                break
             except TooLarge:
                 if limit == 1:
                     raise

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from proxy.control.cluster.counters import Counters, Pulse
     from proxy.control.cluster.intake import Changed
     from proxy.control.cluster.reflector import Told
-    from proxy.control.objects import Ingress, Key, Objects
+    from proxy.control.objects import Ingress, Key
+    from proxy.control.store import Objects
 
 WATCHED: Final = 256  # Secrets with a watch of their own
 ROUND: Final = 0.1  # seconds between two lists of those beyond: 10 a second, 1,000 in 100 s
@@ -104,9 +105,15 @@ class Secrets:
         """Whether each of these has been asked for."""
         return all((one := self._followed.get(key)) is not None and one.synced for key in keys)
 
-    async def sync(self) -> None:
-        """Wait until each that is named has been asked for once, whether it exists or not, and may be read or not."""
-        while waiting := [one for one in self._followed.values() if not one.synced]:
+    async def sync(self, keys: Iterable[Key] | None = None) -> None:
+        """Wait until each of ``keys`` (None: that is named) has been asked for once.
+
+        That is all: it need not exist, and we need not be allowed to read it.
+        """
+        wanted = None if keys is None else set(keys)
+        while waiting := [
+            one for key, one in self._followed.items() if not one.synced and (wanted is None or key in wanted)
+        ]:
             polled = [one for one in waiting if one.task is None]
             done = await asyncio.gather(*(one.reflector.refresh() for one in polled))
             await asyncio.sleep(_LOOK if all(done) else _PAUSE)

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.control.cluster.addresses import Points, of_ingress, patch
-from proxy.control.cluster.backoff import Backoff
+from proxy.control.cluster.client import MERGE_PATCH
 from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound
 from proxy.control.cluster.kinds import INGRESS
-from proxy.control.cluster.rate import Bucket
-from proxy.control.cluster.client import MERGE_PATCH
+from proxy.control.cluster.pace import Backoff, Bucket
 from proxy.control.cluster.wire import Unreadable, head_of
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
 
     name: str = ""
     namespace: str | None = None
+    uid: str = ""
     resource_version: str = ""
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None

@@ -1,12 +1,15 @@
-"""How long to wait before asking again: doubling, bounded, never two clients at the same moment.
+"""The pace of what is asked of the API server: pauses after failures, and a bound on writes.
 
-First and longest wait as in client-go's reflector (0.8 s to 30 s), the longest being shorter here: two or three
-replicas are no herd, and an API server that is back should be followed soon.
+Pauses double, have a bound, and never end for two clients at the same moment. First and longest as in client-go's
+reflector (0.8 s to 30 s), the longest being shorter here: two or three replicas are no herd, and an API server that is
+back should be followed soon.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -54,3 +57,34 @@ class Backoff:
         if isinstance(fault, TooMany):
             return max(spread, fault.retry_after)
         return spread
+
+
+class Bucket:
+    """``burst`` calls at once, and ``rate`` a second after that: a bucket of tokens, as client-go's flowcontrol."""
+
+    __slots__ = ("_at", "_clock", "_left", "burst", "rate")
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate: Final = rate
+        self.burst: Final = burst
+        self._clock = clock
+        self._left = float(burst)
+        self._at = clock()
+
+    def __repr__(self) -> str:
+        return f"Bucket({self._left:.1f} of {self.burst}, {self.rate:g}/s)"
+
+    def wait(self) -> float:
+        """Take a token, or tell after how many seconds there will be one (then none is taken)."""
+        now = self._clock()
+        self._left = min(self._left + max(now - self._at, 0.0) * self.rate, float(self.burst))
+        self._at = now
+        if self._left >= 1.0:
+            self._left -= 1.0
+            return 0.0
+        return (1.0 - self._left) / self.rate
+
+    async def take(self) -> None:
+        """Take a token as soon as there is one."""
+        while (delay := self.wait()) > 0:  # noqa: ASYNC110 - time is all that is waited for
+            await asyncio.sleep(delay)
