@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from proxy.control.build import Choices, build
+from proxy.control.build import Builder, Choices
 
 if TYPE_CHECKING:
     from proxy.control.feed import Sink
@@ -45,11 +45,12 @@ class Publisher:
         self._objects, self._sink, self._overrides, self._choices = objects, sink, overrides, choices
         self._listener = listener
         self._generation = 0
+        self._builder = Builder(objects, overrides, choices)
         self._task: asyncio.Task[None] | None = None
         self._dirty = False
         self.problems: tuple[Problem, ...] = ()
 
-    def changed(self, change: Change) -> None:
+    def changed(self, _change: Change) -> None:
         """One change."""
         self._dirty = True
         if self._generation and (self._task is None or self._task.done()):
@@ -65,8 +66,9 @@ class Publisher:
 
     async def _build(self) -> None:
         self._dirty = False
-        table, problems = build(self._objects, self._overrides, self._generation + 1, self._choices)
+        step = self._builder.update(self._objects.take() if self._generation else None)
         self._generation += 1
+        table, problems = self._builder.table(self._generation), step.problems
         self.problems = tuple(problems)
         await self._sink.apply(table, self.problems)
         self._listener(self.problems)

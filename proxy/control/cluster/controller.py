@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from proxy.control.objects import Key
     from proxy.settings import Settings
 
+CONTROLLER: Final = "spanway.io/ingress-controller"  # spec.controller of an IngressClass that is ours
 _MOST_TOLD: Final = 20  # problems said on standard error at a time
 _LEAVE: Final = 8.0  # seconds for the last writes, when the proxy ends; the supervisor gives 10
 
@@ -76,12 +77,11 @@ class Controller:
         self._told: set[Problem] = set()
         self._objects = Objects()
         self._client = Client(access.find(settings.cluster.kubeconfig, self._environ), trace)
-        self.publisher = Publisher(
-            self._objects, sink, settings.upstream, choices_of(settings), listener=self._problems_changed
-        )
+        choices = choices_of(settings)._replace(controller=CONTROLLER)
+        self.publisher = Publisher(self._objects, sink, settings.upstream, choices, listener=self._problems_changed)
         looks = {"Ingress": self._look_ingress, "Service": self._look_service}
         self._following = Following(
-            self._client, self._objects, settings, self.publisher.changed, self._refused, looks, self._say
+            self._client, self._objects, settings, self.publisher.changed, self._refused, choices, looks, self._say
         )
         self._pod = self._environ.get("POD_NAME", "") or socket.gethostname()
         self._status: Status | None = None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
-from proxy.control.build import selects
+from proxy.control.claims import Choices, selects
 from proxy.control.cluster.counters import Counters
 from proxy.control.cluster.faults import Forbidden
 from proxy.control.cluster.intake import Intake, Look, Owner
@@ -22,6 +22,7 @@ from proxy.control.cluster.wire import Unreadable, object_of
 from proxy.control.objects import Ingress, IngressClass, IngressClassSpec, Metadata
 from proxy.control.problem import Problem
 from proxy.control.publish import Change
+from proxy.control.view import View
 
 if TYPE_CHECKING:
     import msgspec
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from proxy.control.store import Objects
     from proxy.settings import Settings
 
-CONTROLLER: Final = "spanway.io/ingress-controller"  # spec.controller of an IngressClass that is ours
 _AHEAD: Final = 1.0  # seconds that an Ingress waits for the Secrets that it names
 
 
@@ -48,6 +48,7 @@ class Following:
         settings: Settings,
         changed: Callable[[Change], None],
         refused: Callable[[], None],
+        choices: Choices,
         looks: Mapping[str, Look],
         say: Callable[[str], None],
     ) -> None:
@@ -55,6 +56,7 @@ class Following:
         self._client = client
         self._objects = objects
         self._settings = settings
+        self._choices = choices
         self._changed = changed
         self._refused = refused
         self._say = say
@@ -169,7 +171,7 @@ class Following:
         )
 
     def _selects(self, ingress: Ingress) -> bool:
-        return selects(ingress, self._settings.ingress_class, self._objects)
+        return selects(ingress, self._choices, View(self._objects))
 
     def _took(self, change: Change) -> None:
         """The store has changed."""
@@ -227,7 +229,7 @@ class Following:
         name = self._settings.ingress_class
         if name and ("", name) not in self._objects.classes:
             self._by_name = True
-            self._objects.put(IngressClass(Metadata(name=name), IngressClassSpec(controller=CONTROLLER)))
+            self._objects.put(IngressClass(Metadata(name=name), IngressClassSpec(controller=self._choices.controller)))
             self._took(_class_changed(name, "added"))
 
     def _go_by_object(self) -> None:
