@@ -68,6 +68,9 @@ class FakeSource:
     def problems(self):
         return [Problem()]
 
+    def cluster(self):
+        return None
+
     def exits(self):
         return 0
 
