@@ -84,9 +84,11 @@ class Access:
         """The fields that log us in, "" before `open`; the service account's token as its file has it now."""
         if self._configuration is None:
             return {}
+        from kubernetes_asyncio.config.config_exception import ConfigException
+
         try:
             found = await self._configuration.auth_settings()
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, ConfigException) as problem:
             raise SettingsError(f"{self.origin}: its token cannot be read ({type(problem).__name__})") from None
         token = found.get("BearerToken", {}).get("value")
         return {"Authorization": str(token).strip()} if token else {}

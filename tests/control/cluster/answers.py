@@ -1,0 +1,44 @@
+"""A client of the API server that answers by itself: for writers, whose rules need no server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from proxy.control.cluster.client import Client
+from proxy.control.cluster.faults import ApiFault
+
+Answer = Callable[[str, str, Any], ApiFault | None]
+
+
+class Answers:
+    """Notes each write, and fails it if ``answer`` says so."""
+
+    def __init__(self, answer: Answer = lambda method, path, document: None) -> None:
+        self.answer = answer
+        self.sent: list[tuple[str, str, Any]] = []
+
+    async def send(self, method: str, path: str, document: Any, form: str = "") -> bytes:
+        """See `Client.send`."""
+        await asyncio.sleep(0)
+        fault = self.answer(method, path, document)
+        self.sent.append((method, path, document))
+        if fault is not None:
+            raise fault
+        return json.dumps(document).encode()
+
+    @property
+    def client(self) -> Client:
+        """As whoever writes wants it."""
+        return cast("Client", self)
+
+
+async def settled(probe: Callable[[], bool], what: str = "it") -> None:
+    """Wait until something is so; AssertionError after 5 s."""
+    for _ in range(1000):
+        if probe():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"waited in vain for {what}")
