@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from proxy.admin.source import Companion, Cursor, Readiness, WorkerSample
 from proxy.channel import (
@@ -30,6 +30,7 @@ from proxy.workers import next_worker
 if TYPE_CHECKING:
     import socket
 
+    from proxy.admin.cluster import ClusterSample
     from proxy.control.problem import Problem
     from proxy.settings import Address, Settings
 
@@ -93,6 +94,22 @@ class Link:
             self.channel.close()
 
 
+class Controlling(Protocol):
+    """What follows a cluster; `control.cluster.controller.Controller` does."""
+
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong beside what the table's build found."""
+        ...
+
+    def waits(self) -> tuple[str, ...]:
+        """Why there is no table yet, one sentence each."""
+        ...
+
+    def sample(self) -> ClusterSample:
+        """Its counters."""
+        ...
+
+
 class Supervisor:
     """Implements `admin.source.Source` and `admin.source.Running`."""
 
@@ -102,6 +119,7 @@ class Supervisor:
         self.https = https
         self.admin: Address | None = None
         self.received = Ring(_RECEIVED)
+        self.controller: Controlling | None = None
         self._workers = workers
         self._links: dict[int, Link] = {}
         self._table = TableSpec(0)
@@ -152,7 +170,11 @@ class Supervisor:
 
     def problems(self) -> Sequence[Problem]:
         """See `admin.source.Source`."""
-        return self._problems
+        return self._problems if self.controller is None else [*self._problems, *self.controller.problems()]
+
+    def cluster(self) -> ClusterSample | None:
+        """See `admin.source.Source`."""
+        return None if self.controller is None else self.controller.sample()
 
     def exits(self) -> int:
         """See `admin.source.Source`."""
@@ -166,6 +188,7 @@ class Supervisor:
         generation = self._table.generation
         if generation == 0:
             reasons.append("no configuration has been read yet")
+            reasons += self.controller.waits() if self.controller is not None else ()
         serving = sum(1 for link in self._links.values() if link.generation == generation)
         if serving < self._workers:
             reasons.append(f"{serving} of {self._workers} workers serve generation {generation}")
@@ -210,6 +233,10 @@ class Supervisor:
         """Wait until every worker serves the table."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.readiness().ready or self._stopping.is_set())
+
+    async def ending(self) -> None:
+        """Wait until the proxy begins to drain."""
+        await self._stopping.wait()
 
     # The process
 

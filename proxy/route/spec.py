@@ -1,7 +1,8 @@
 """The table as data: what the control plane builds and every worker receives.
 
 Plain frozen structs without behaviour, so that a snapshot crosses a process border as msgpack. `route.table` turns
-one into lookups; `control.build` makes one from Kubernetes objects.
+one into lookups; `control.build` makes one from Kubernetes objects; `route.change` is what makes one of another. They
+cannot be part of a cycle, so the garbage collector passes them over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Policy = Literal["round_robin", "least_conn", "ewma", "hash"]
 Scheme = Literal["http", "https"]
 
 
-class EndpointSpec(msgspec.Struct, frozen=True, array_like=True):
+class EndpointSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One address that serves a backend: an IP address (or, from `--upstream` and ExternalName, a name) and a port."""
 
     host: str
@@ -22,7 +23,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, array_like=True):
     zone: str = ""
 
 
-class BackendSpec(msgspec.Struct, frozen=True, array_like=True):
+class BackendSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A service port and the endpoints behind it.
 
     ``key`` is ``namespace/service:port`` and unique in a table. ``server_name`` is what TLS asks the upstream for
@@ -41,7 +42,7 @@ class BackendSpec(msgspec.Struct, frozen=True, array_like=True):
     verify: bool = False  # ingress-nginx: proxy-ssl-verify is off by default
 
 
-class RouteSpec(msgspec.Struct, frozen=True, array_like=True):
+class RouteSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One path of one Ingress rule.
 
     ``host`` is lower-case, "" for any host, or ``*.example.org``. ``path`` is the Ingress path as written, which is
@@ -65,7 +66,18 @@ class RouteSpec(msgspec.Struct, frozen=True, array_like=True):
     sample_ratio: float | None = None
 
 
-class CertificateSpec(msgspec.Struct, frozen=True, array_like=True):
+class HostSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The rules of one host: lower-case, ``*.example.org``, or "" for those without a host.
+
+    ``routes`` are in order of precedence. ``default`` takes what no rule matches; that of "" is the table's own.
+    """
+
+    host: str
+    routes: tuple[RouteSpec, ...] = ()
+    default: RouteSpec | None = None
+
+
+class CertificateSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A certificate chain and its key (PEM), and the names (lower-case, exact or ``*.``) it is served for."""
 
     secret: str  # namespace/name
@@ -77,7 +89,7 @@ class CertificateSpec(msgspec.Struct, frozen=True, array_like=True):
         return f"CertificateSpec({self.secret}, {self.hosts})"  # never the key
 
 
-class TableSpec(msgspec.Struct, frozen=True, array_like=True):
+class TableSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One generation of the whole configuration."""
 
     generation: int
