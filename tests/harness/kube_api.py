@@ -310,7 +310,7 @@ class FakeApiServer:
                 if not applied:
                     raise
                 return 201, store.create(resource, body, manager)
-            patched = _merge(copy.deepcopy(before), body)
+            patched = (_applied if applied else _merge)(copy.deepcopy(before), body)
             return 200, store.replace(resource, key, patched, subresource, manager)
 
     def _list(self, request: web.Request, asked: Asked, resource: Resource) -> web.Response:
@@ -493,6 +493,17 @@ def _at(item: Any, path: str) -> Any:
     for part in path.split("."):
         item = item.get(part, "") if isinstance(item, dict) else ""
     return item
+
+
+def _applied(target: Object, given: Object) -> Object:
+    """Server-side apply by one manager who owns all of spec, data, labels and annotations."""
+    for part in ("labels", "annotations"):
+        target["metadata"][part] = given["metadata"].get(part) or {}
+    return (
+        _merge(target, {name: None for name in given if name not in ("metadata", "status")})
+        | given
+        | {"metadata": target["metadata"]}
+    )
 
 
 def _merge(target: Object, patch: Object) -> Object:
