@@ -31,7 +31,6 @@ SHORT = {
     "proxy/accept/selfsigned.py",
     "proxy/admin/units.py",
     "proxy/admit/host.py",
-    "proxy/control/cluster/spans.py",
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",

@@ -36,7 +36,7 @@ class Followed:
     def _refuse(self) -> None:
         self.refused += 1
 
-    def list(self, *items: Any, version: str = "100", pages: int = 1) -> None:
+    def lists(self, *items: Any, version: str = "100", pages: int = 1) -> None:
         self.intake.begin()
         for page in range(pages):
             body = {"metadata": {"resourceVersion": version}, "items": items[page::pages]}
@@ -47,7 +47,7 @@ class Followed:
         self.intake.take(verb, item if isinstance(item, bytes) else json.dumps(item).encode())
 
     def told(self) -> list[tuple[str, str, str]]:
-        found = [(change.verb, change.name, change.resource_version) for change in self.changes]
+        found = [(str(change.verb), change.name, change.resource_version) for change in self.changes]
         self.changes.clear()
         return found
 
@@ -58,7 +58,7 @@ class Followed:
 
 def test_a_list_fills_the_store_and_tells_each() -> None:
     one = Followed()
-    one.list(service("a", 1), service("b", 2), pages=2)
+    one.lists(service("a", 1), service("b", 2), pages=2)
     assert one.told() == [("listed", "a", "1"), ("listed", "b", "2")]
     assert one.names == {"a", "b"}
 
@@ -75,29 +75,29 @@ def test_events_change_the_store() -> None:
 
 def test_a_list_after_a_gap_is_compared_with_what_is_known() -> None:
     one = Followed()
-    one.list(service("same", 1), service("changed", 2), service("gone", 3))
+    one.lists(service("same", 1), service("changed", 2), service("gone", 3))
     one.told()
-    one.list(service("same", 1), service("changed", 9, port=81), service("new", 8), version="10")
+    one.lists(service("same", 1), service("changed", 9, port=81), service("new", 8), version="10")
     assert one.told() == [("listed", "changed", "9"), ("listed", "new", "8"), ("deleted", "gone", "10")]
     assert one.names == {"same", "changed", "new"}
 
 
 def test_what_is_gone_stays_until_the_whole_list_is_in() -> None:
     one = Followed()
-    one.list(service("a", 1), service("b", 2))
+    one.lists(service("a", 1), service("b", 2))
     one.intake.begin()
     one.intake.page(page_of("list", json.dumps({"items": [service("c", 3)]}).encode()).items or ())
     assert one.names == {"a", "b", "c"}
     # That list fails, and the next is whole.
-    one.list(service("b", 2), service("c", 3))
+    one.lists(service("b", 2), service("c", 3))
     assert one.names == {"b", "c"}
 
 
 def test_versions_may_go_backwards() -> None:
     """An etcd that was restored from a backup counts from an older number."""
     one = Followed()
-    one.list(service("a", 500, port=81), service("b", 501), version="501")
-    one.list(service("a", 90, port=80), version="95")
+    one.lists(service("a", 500, port=81), service("b", 501), version="501")
+    one.lists(service("a", 90, port=80), version="95")
     assert one.objects.services["shop", "a"].spec.ports[0].port == 80
     assert one.names == {"a"}
     one.take("modified", service("a", 12, port=79))
@@ -116,8 +116,9 @@ def test_what_has_not_changed_is_not_told() -> None:
 
 def test_a_change_says_where_it_comes_from_and_how_old_it_is() -> None:
     one = Followed()
-    meta = {"annotations": {"tracing.k8s.io/traceparent": "00-aa-bb-01"}, "creationTimestamp": "2020-01-01T00:00:00Z"}
-    one.take("added", service("a", 1, **meta))
+    item = service("a", 1, creationTimestamp="2020-01-01T00:00:00Z")
+    item["metadata"]["annotations"] = {"tracing.k8s.io/traceparent": "00-aa-bb-01"}
+    one.take("added", item)
     [change] = one.changes
     assert (change.kind, change.namespace, change.traceparent) == ("Service", "shop", "00-aa-bb-01")
     assert change.lag_source == "creationTimestamp"
@@ -127,7 +128,7 @@ def test_a_change_says_where_it_comes_from_and_how_old_it_is() -> None:
 
 def test_an_object_of_the_wrong_shape_is_a_problem_and_what_was_known_stays() -> None:
     one = Followed()
-    one.list(service("a", 1))
+    one.lists(service("a", 1))
     bad = service("a", 2)
     bad["spec"]["ports"][0]["port"] = "http"
     one.take("modified", bad)
@@ -159,7 +160,7 @@ def test_an_object_without_a_name_is_a_problem_until_the_next_list(raw: bytes) -
     one.take("added", raw)
     [problem] = one.intake.problems
     assert "has no readable metadata" in problem.message
-    one.list(service("a", 1))
+    one.lists(service("a", 1))
     assert one.intake.problems == []
 
 
@@ -197,11 +198,11 @@ def test_who_looks_sees_every_object_and_its_end() -> None:
 
 def test_what_is_forgotten_does_not_come_back() -> None:
     one = Followed()
-    one.list(service("a", 1))
+    one.lists(service("a", 1))
     one.intake.forget()
     assert one.names == set()
     one.take("modified", service("a", 2, port=81))
-    one.list(service("a", 3))
+    one.lists(service("a", 3))
     assert one.names == set()
 
 
