@@ -1,14 +1,17 @@
-"""A client of the API server that answers by itself: for writers, whose rules need no server."""
+"""Clients of the API server: one that answers by itself, for writers whose rules need no server, and real ones."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from proxy.control.cluster.access import find
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.faults import ApiFault
+from tests.harness.kube_api import ADMIN, FakeApiServer
 
 Answer = Callable[[str, str, Any], ApiFault | None]
 
@@ -33,6 +36,17 @@ class Answers:
     def client(self) -> Client:
         """As whoever writes wants it."""
         return cast("Client", self)
+
+
+@asynccontextmanager
+async def opened(fake: FakeApiServer, token: str = ADMIN) -> AsyncIterator[Client]:
+    """A client of the stand-in, as the holder of ``token``."""
+    made = Client(find(str(fake.kubeconfig(token)), {}))
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
 
 
 async def settled(probe: Callable[[], bool], what: str = "it") -> None:

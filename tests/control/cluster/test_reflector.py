@@ -16,7 +16,6 @@ from aiohttp import web
 
 from proxy.control.cluster import client as clients
 from proxy.control.cluster import reflector as reflectors
-from proxy.control.cluster.access import find
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.counters import Counters
 from proxy.control.cluster.faults import ApiFault
@@ -27,9 +26,9 @@ from proxy.control.cluster.pace import Backoff
 from proxy.control.cluster.reflector import Reflector
 from proxy.control.publish import Change
 from proxy.control.store import Objects
-from tests.control.cluster.answers import settled
+from tests.control.cluster.answers import opened, settled
 from tests.control.cluster.scripted import Scripted, scripted
-from tests.harness.kube_api import ADMIN, FakeApiServer, Trouble
+from tests.harness.kube_api import FakeApiServer, Trouble
 from tests.harness.kube_store import RESOURCES, Rule
 
 STORED = next(each for each in RESOURCES if each.kind == "Service")
@@ -82,28 +81,6 @@ class Followed:
 
     async def has(self, *names: str) -> None:
         await settled(lambda: self.names == set(names), f"{names}; there are {self.names}")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Any:
-    with FakeApiServer(tmp_path / "api", bookmarks=0.05) as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def client(fake: FakeApiServer) -> AsyncIterator[Client]:
-    async with opened(fake) as made:
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def opened(fake: FakeApiServer, token: str = ADMIN) -> AsyncIterator[Client]:
-    made = Client(find(str(fake.kubeconfig(token)), {}))
-    await made.open()
-    try:
-        yield made
-    finally:
-        await made.close()
 
 
 @contextlib.asynccontextmanager
