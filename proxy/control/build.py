@@ -86,7 +86,7 @@ class Builder:
         self._objects = objects
         self._overrides = overrides
         self._choices = choices
-        self._backends = Backends(objects, overrides, choices.verify_upstreams)
+        self._backends = Backends(objects, overrides, choices.verify_upstreams, choices.zone)
         self._secrets = Secrets(objects, reader or CertificateReader())
         self._claims: dict[Key, Claims] = {}
         self._dependents: Dependents[Key] = Dependents()  # Ingresses

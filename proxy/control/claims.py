@@ -42,6 +42,7 @@ class Choices(NamedTuple):
     default_certificate: str = ""  # Secret, namespace/name
     most_tries: int = Options().tries  # attempts for one request, whatever annotations say
     controller: str = ""  # only classes that an IngressClass gives to this controller; "" asks for no such object
+    zone: str = ""  # where we are, for topology hints
     default_backend: ServicePort | None = None  # for what no rule takes, where no Ingress says otherwise
 
 
