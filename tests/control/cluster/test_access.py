@@ -166,7 +166,10 @@ def pod(tmp_path: Path) -> Pod:
     return Pod(tmp_path)
 
 
-async def test_in_a_pod_the_service_account_is_used(pod: Pod) -> None:
+async def test_in_a_pod_the_service_account_is_used_and_no_file_is_written(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")  # its file system is read-only
     one = pod.access()
     await (await one.open()).close()
     assert (one.server, one.namespace) == ("https://[fd00::1]:443", "spanway")
