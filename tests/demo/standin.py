@@ -104,9 +104,6 @@ class Proxy:
             self.ring.add(batch("spanway", *spans, trace=trace_id))
         return web.Response(status=status, body=body)
 
-    def cluster(self):
-        return None
-
     async def serve(self, companion):
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self.forward)
