@@ -12,7 +12,7 @@ from typing import Final, Self
 from tests.harness import manifests
 from tests.harness.gate import Gate
 from tests.harness.kube_api import FakeApiServer
-from tests.harness.kube_client import KubeClient, Refusal
+from tests.harness.kube_client import KubeClient
 from tests.harness.kube_store import Object
 from tests.real.etcd import Etcd
 from tests.real.kube_apiserver import KubeApiServer
@@ -53,12 +53,10 @@ class Cluster(ABC):
     def clear(self) -> None:
         """Remove what tests made; everything is open and running again."""
         self.gate.open()
+        namespaces = [item["metadata"]["name"] for item in self.client.list("Namespace")]
         for kind in KINDS:
-            for item in self.client.list(kind):
-                metadata = item["metadata"]
-                if (kind, metadata["name"]) != ("Service", "kubernetes"):
-                    with contextlib.suppress(Refusal):
-                        self.client.delete(kind, metadata["name"], metadata.get("namespace", ""))
+            for namespace in namespaces if kind != "IngressClass" else [""]:
+                self.client.delete_all(kind, namespace)
 
     @abstractmethod
     def kubeconfig(self, token: str = "", *, gate: bool = True) -> Path:
