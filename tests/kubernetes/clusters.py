@@ -19,6 +19,7 @@ from tests.real.kube_apiserver import KubeApiServer
 
 # What tests make, and what the controller makes.
 KINDS: Final = ("Ingress", "Service", "EndpointSlice", "Secret", "IngressClass", "Lease", "Event")
+RIGHTS: Final = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 CLASS: Final = "spanway"
 CONTROLLER: Final = "spanway.io/ingress-controller"
 
@@ -53,10 +54,15 @@ class Cluster(ABC):
     def clear(self) -> None:
         """Remove what tests made; everything is open and running again."""
         self.gate.open()
-        namespaces = [item["metadata"]["name"] for item in self.client.list("Namespace")]
+        found = [item["metadata"]["name"] for item in self.client.list("Namespace")]
+        namespaces = [name for name in found if not name.startswith("kube-")]  # the API server has Leases of its own
         for kind in KINDS:
             for namespace in namespaces if kind != "IngressClass" else [""]:
                 self.client.delete_all(kind, namespace)
+        for kind in RIGHTS:
+            for item in self.client.list(kind):
+                if item["metadata"]["name"].startswith("spanway"):
+                    self.client.delete(kind, item["metadata"]["name"], item["metadata"].get("namespace", ""))
 
     @abstractmethod
     def kubeconfig(self, token: str = "", *, gate: bool = True) -> Path:

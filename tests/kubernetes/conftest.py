@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +98,12 @@ class StartController(Protocol):
 def start_controller(tmp_path: Path) -> Iterator[StartController]:
     """Starts controllers that end with the test."""
 
+    numbers = itertools.count()
+
     def start(cluster: Cluster, *arguments: str, **options: Any) -> Controller:
-        folder = tmp_path / f"controller-{len(_CONTROLLERS)}"
-        _CONTROLLERS.append(Controller(folder, cluster, *arguments, **options))
-        return _CONTROLLERS[-1]
+        made = Controller(tmp_path / f"controller-{next(numbers)}", cluster, *arguments, **options)
+        _CONTROLLERS.append(made)
+        return made
 
     yield start
     for each in _CONTROLLERS:
