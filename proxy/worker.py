@@ -11,11 +11,14 @@ from proxy.errors import Kind
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
+from proxy.route.change import Origin, whole
 from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
-from proxy.route.table import Table, check_backends
+from proxy.route.table import Table
+from proxy.swap import Swap
 from proxy.trace.context import Propagation
 from proxy.trace.encode import Encoder
+from proxy.trace.record import Link
 from proxy.trace.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -81,6 +84,8 @@ class Worker:
         self.response_extra: Callable[[Request], list[bytes]] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
+        self.origin: Origin | None = None  # the trace of a generation of which no request has ended yet
+        self.on_first: Callable[[Exchange], None] | None = None
         self._failures = 0
         self._finished: list[Exchange] = []
 
@@ -89,22 +94,23 @@ class Worker:
 
     def apply(self, spec: TableSpec) -> None:
         """Route by another table from the next request on; raises `SettingsError` and keeps the old if it cannot."""
-        # First of all: a table that cannot be built must not cost the old one its endpoints.
-        check_backends(spec, {each.key for each in spec.backends})
-        self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
-        self.settle()  # what has finished still counts for the routes it took
-        self.ledger.keep(spec)
-        self.registry.retire()
-        named = {id(endpoint.pool) for backend in self.registry.current() for endpoint in backend.endpoints}
-        for pool in self.pools:
-            if id(pool) not in named:
-                pool.retire()
+        change = whole(spec)
+        swap = Swap(self, None, change)
+        swap.take(change)
+        swap.commit()
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """No table names an endpoint any more: its idle connections close now, the others when they come back."""
+        if isinstance(endpoint.pool, Pool):
+            endpoint.pool.retire()
 
     def open_pool(self, endpoint: Endpoint) -> Pool:
         """The pool of an endpoint that is used for the first time."""
         tls = endpoint.scheme == "https"
         pool = Pool(self.connector, endpoint.host, endpoint.port, tls=tls, server_name=endpoint.server_name)
         endpoint.pool = pool
+        if not endpoint.watchers:
+            pool.retire()  # a request that was routed to it by an earlier table
         self.pools.append(pool)
         return pool
 
@@ -152,6 +158,8 @@ class Worker:
             recorded = exchange.recorded
             end_ns = exchange.end_ns
             try:
+                if self.origin is not None and route is not None:
+                    self._first(exchange, self.origin)
                 (unrouted if route is None else route.stats).observe(
                     exchange.status,
                     end_ns - exchange.start_ns,
@@ -172,6 +180,17 @@ class Worker:
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
+
+    def _first(self, exchange: Exchange, origin: Origin) -> None:
+        """Link the first request that a generation has served to the trace that it is, and tell of it."""
+        if exchange.generation != self.table.generation:
+            return  # an earlier one's
+        self.origin = None
+        exchange.link = Link(
+            origin.trace_id, origin.span_id, origin.flags, generation=exchange.generation, more=exchange.link
+        )
+        if self.on_first is not None:
+            self.on_first(exchange)
 
     def sweep(self, loop_time: float) -> None:
         """Once per `clock.PERIOD`: enforce deadlines, hand over spans, write the log."""

@@ -34,6 +34,7 @@ SHORT = {
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",
+    "proxy/meaning.py",
     "proxy/net/clock.py",
     "proxy/net/layer.py",
     "proxy/relay/answers.py",
