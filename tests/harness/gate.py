@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Listens on a loopback ``port``, which stays its own, and passes connections on to ``target``."""
+    """Listens on a loopback ``port``, which stays its own, and passes connections on to ``targets``, in turn."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        self.target = target
+    def __init__(self, *targets: tuple[str, int]) -> None:
+        self.targets = list(targets)
+        self._turn = 0
         self.port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -76,7 +77,8 @@ class Gate:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, back = await asyncio.open_connection(*self.target)
+            self._turn += 1
+            there, back = await asyncio.open_connection(*self.targets[self._turn % len(self.targets)])
         except OSError:
             writer.transport.abort()
             return

@@ -251,7 +251,7 @@ class FakeApiServer:
             return await self._watch(request, asked, resource)
         if asked.verb == "list":
             return self._list(request, asked, resource)
-        body = await request.json() if request.can_read_body and asked.verb != "delete" else {}
+        body = await request.json() if request.can_read_body and not asked.verb.startswith("delete") else {}
         status, found = self._act(asked, request, resource, (namespace, name), subresource, body)
         return web.json_response(found, status=status)
 
@@ -295,8 +295,10 @@ class FakeApiServer:
             return 201, store.create(resource, {**body, "metadata": metadata}, manager)
         if asked.verb == "update":
             return 200, store.replace(resource, key, body, subresource, manager)
-        if asked.verb == "delete":
-            store.delete(resource, key)
+        if asked.verb in ("delete", "deletecollection"):
+            one = [key] if asked.verb == "delete" else store.keys(resource, key[0])
+            for each in one:
+                store.delete(resource, each)
             return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         if asked.verb != "patch":
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
@@ -470,6 +472,8 @@ def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
         if query.get("watch") in ("true", "1"):
             return "watch"
         return "get" if name else "list"
+    if method == "DELETE" and not name:
+        return "deletecollection"
     return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method, method.lower())
 
 

@@ -113,6 +113,10 @@ class KubeClient:
         """Remove one."""
         self.ask("DELETE", path(_resource(kind), namespace, name))
 
+    def delete_all(self, kind: str, namespace: str = "") -> None:
+        """Remove all of a namespace, or of a kind without namespaces."""
+        self.ask("DELETE", path(_resource(kind), namespace))
+
 
 def path(resource: Resource, namespace: str = "", name: str = "") -> str:
     """Where a resource's objects, or one of them, are."""

@@ -12,13 +12,14 @@ from typing import Final, Self
 from tests.harness import manifests
 from tests.harness.gate import Gate
 from tests.harness.kube_api import FakeApiServer
-from tests.harness.kube_client import KubeClient, Refusal
+from tests.harness.kube_client import KubeClient
 from tests.harness.kube_store import Object
 from tests.real.etcd import Etcd
 from tests.real.kube_apiserver import KubeApiServer
 
 # What tests make, and what the controller makes.
 KINDS: Final = ("Ingress", "Service", "EndpointSlice", "Secret", "IngressClass", "Lease", "Event")
+RIGHTS: Final = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 CLASS: Final = "spanway"
 CONTROLLER: Final = "spanway.io/ingress-controller"
 
@@ -53,12 +54,15 @@ class Cluster(ABC):
     def clear(self) -> None:
         """Remove what tests made; everything is open and running again."""
         self.gate.open()
+        found = [item["metadata"]["name"] for item in self.client.list("Namespace")]
+        namespaces = [name for name in found if not name.startswith("kube-")]  # the API server has Leases of its own
         for kind in KINDS:
+            for namespace in namespaces if kind != "IngressClass" else [""]:
+                self.client.delete_all(kind, namespace)
+        for kind in RIGHTS:
             for item in self.client.list(kind):
-                metadata = item["metadata"]
-                if (kind, metadata["name"]) != ("Service", "kubernetes"):
-                    with contextlib.suppress(Refusal):
-                        self.client.delete(kind, metadata["name"], metadata.get("namespace", ""))
+                if item["metadata"]["name"].startswith("spanway"):
+                    self.client.delete(kind, item["metadata"]["name"], item["metadata"].get("namespace", ""))
 
     @abstractmethod
     def kubeconfig(self, token: str = "", *, gate: bool = True) -> Path:
