@@ -31,6 +31,7 @@ SHORT = {
     "proxy/accept/selfsigned.py",
     "proxy/admin/units.py",
     "proxy/admit/host.py",
+    "proxy/control/shelf.py",
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",

@@ -13,6 +13,7 @@ from typing import Final
 
 from prometheus_client import Metric
 
+from proxy.admin.control import ControlSample
 from proxy.admin.metrics import Moment, families
 from proxy.admin.source import EndpointSample, WorkerSample
 from proxy.route.spec import TableSpec
@@ -38,7 +39,8 @@ def example() -> Moment:
         endpoints=(EndpointSample("namespace/service:80", "127.0.0.1", 80, latency=1.0),),
         export=ExportCounters(dropped={"queue_full": 1}, reachable=True),
     )
-    return Moment((sample,), 0, TableSpec(1), (), ready=True)
+    control = ControlSample(events=(("Ingress", "added", 1),))
+    return Moment((sample,), 0, TableSpec(1), (), ready=True, control=control)
 
 
 def table() -> str:
