@@ -18,7 +18,7 @@ from proxy.trace.begin import begin
 from proxy.trace.context import FIELDS
 
 if TYPE_CHECKING:
-    from proxy.http1.scan import RequestHead
+    from proxy.http1.head import RequestHead
     from proxy.request import Request
 
 _SETTLED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"proxy-connection"))
@@ -43,12 +43,18 @@ def admit(x: Request, head: RequestHead) -> None:
     # Target and Host. Of an absolute-form target the authority must be the Host (RFC 9112 section 3.2.2).
     target = head.target
     authority = noted.get(b"host")
-    if target[0] != 0x2F:  # "/"
-        target = _other_form(x, target, authority)
-        authority = noted.get(b"host")
-    x.path, x.query, same = split(target)
-    if not same:
-        target = x.path + b"?" + x.query if b"?" in target else x.path
+    if head.plain:
+        if head.mark < 0:
+            x.path = target
+        else:
+            x.path, x.query = target[: head.mark], target[head.mark + 1 :]
+    else:
+        if target[0] != 0x2F:  # "/"
+            target = _other_form(x, target, authority)
+            authority = noted.get(b"host")
+        x.path, x.query, same = split(target)
+        if not same:
+            target = x.path + b"?" + x.query if b"?" in target else x.path
     if authority is None:
         if minor:
             raise Fault(Kind.BAD_HOST, "no Host (RFC 9112 section 3.2)")
@@ -116,7 +122,7 @@ def _options(x: Request, head: RequestHead, options: list[bytes]) -> bytes:
     if nominated:
         if not nominated.isdisjoint(UNNOMINATED) or any(name.startswith(b"x-forwarded-") for name in nominated):
             raise Fault(Kind.BAD_REQUEST, "Connection names a field that must reach the upstream")
-        head.lines = without(head.lines, nominated)
+        head.fields = without(head.fields, nominated)
     asked = head.noted.get(b"upgrade")
     if asked and b"upgrade" in options and head.method == b"GET" and head.minor and not x.framing:
         protocols = [name for name in tokens(asked) if name not in _NOT_UPGRADED_TO]

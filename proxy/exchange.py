@@ -7,15 +7,16 @@ access-log record.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.admission import admit, trace
 from proxy.attempt import Attempt
 from proxy.errors import Fault, Kind, Retry
 from proxy.forward import may_keep, request_head
-from proxy.http1.scan import RequestHead
+from proxy.http1.compose import request
+from proxy.http1.head import RequestHead
 from proxy.net.clock import NEVER
+from proxy.net.now import time_ns
 from proxy.relay import answers
 from proxy.relay.upload import REPLAYED, Upload
 from proxy.request import Request
@@ -23,6 +24,7 @@ from proxy.request import Request
 if TYPE_CHECKING:
     from proxy.accept.downstream import Downstream
     from proxy.route.table import Route
+    from proxy.trace.record import AttemptRecord
     from proxy.worker import Worker
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
@@ -55,9 +57,9 @@ class Exchange(Request):
         worker = self.worker
         try:
             admit(self, head)
-            self.admit_ns = time.time_ns()
+            self.admit_ns = time_ns()
             self.route = route = worker.table.match(self.host, self.path)
-            self.route_ns = time.time_ns()
+            self.route_ns = time_ns()
             trace(self, None if route is None else route.sample_ratio)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
@@ -71,9 +73,9 @@ class Exchange(Request):
             if not self.request_done:
                 self._begin_body(route)
             self._prefix = request_head(self)
-            key = route.backend.key
-            if key is not None:
-                self._key = key(self)
+            backend = route.backend
+            if backend.key is not None:
+                self._key = backend.key(self)
         except Fault as fault:
             self.fail(fault)
             return
@@ -81,7 +83,7 @@ class Exchange(Request):
 
     def refuse(self, fault: Fault, method: bytes, target: bytes) -> None:
         """End a request whose head could not be read; what could be told of it goes to the span."""
-        self.head = RequestHead(method, target, 1, [], {})
+        self.head = RequestHead(method, target, 1, b"", {})
         self.method = method
         self.path, _, self.query = target.partition(b"?")
         self.fail(fault)
@@ -92,7 +94,8 @@ class Exchange(Request):
         assert route is not None  # noqa: S101 - begin has set it
         attempts = self.attempts
         tried = [each.endpoint for each in attempts] if attempts else ()
-        endpoint = route.backend.pick(self._key, tried)
+        backend = route.backend
+        endpoint = backend.pick(self._key, tried)
         if endpoint is None:
             self.fail(Fault(Kind.NO_ENDPOINT, route.spec.backend))
             return
@@ -106,26 +109,23 @@ class Exchange(Request):
         if upstream is not None:
             attempt.send(upstream, entry_ns)
             return
-        self.self_ns += time.time_ns() - entry_ns
+        self.self_ns += time_ns() - entry_ns
         pool.connect(attempt, route.connect_timeout)
 
-    def request_bytes(self, attempt: Attempt) -> bytes:
+    def request_bytes(self, attempt: AttemptRecord) -> bytes:
         """The head, with this attempt's span as the parent, and what there is of the body."""
         worker = self.worker
         if self.recorded:
             context = worker.propagation.inject(self.trace_id, attempt.span_id, self.flags, self.tracestate)
-            if self.other_context:
-                context += self.other_context
+            others = self.other_context
         else:
-            context = worker.unrecorded_context(self)
-        if self.upload is not None:
-            return b"%b%b\r\n%b" % (self._prefix, context, self.upload.so_far())
-        return b"%b%b\r\n" % (self._prefix, context)
+            context, others = worker.unrecorded_context(self), b""
+        return request(self._prefix, context, others, b"" if self.upload is None else self.upload.so_far())
 
     # The request's body
 
     def _begin_body(self, route: Route) -> None:
-        self.upload = Upload(self.framing, route.body_limit, self.worker.limits.chunk_extensions, self.wants_trailers)
+        self.upload = Upload(self.framing, route.body_limit, self.worker.bounds.chunk_extensions, self.wants_trailers)
         data = self.downstream.take()
         if data:
             self.expects = False
@@ -157,7 +157,7 @@ class Exchange(Request):
             return
         if self._flushing and not self.keep:
             return  # the answer is written, and nothing more of this client is read
-        entry = time.time_ns()
+        entry = time_ns()
         self.continued()  # the body comes, whether or not the upstream has asked for it
         try:
             wire = self._take_body(data)
@@ -170,14 +170,14 @@ class Exchange(Request):
                 attempt.write(wire)
         elif self.request_body_size > REPLAYED:
             self.pause_downstream()
-        self.self_ns += time.time_ns() - entry
+        self.self_ns += time_ns() - entry
 
     def _set_body_deadline(self) -> None:
         downstream = self.downstream
         if not downstream.stalled:  # else the deadline is that of the response, which it does not take
             # With a 100 still to come it is the upstream who is waited for.
             waits = self.request_done or self.expects
-            downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.timeouts.body
+            downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.bounds.body
 
     def pause_downstream(self) -> None:
         """The upstream does not keep up: stop reading the body."""
@@ -205,13 +205,13 @@ class Exchange(Request):
         if attempt is not None and attempt.upstream is not None and not self._flushing:
             attempt.upstream.transport.pause_reading()
             attempt.upstream.deadline = NEVER
-        self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
+        self.downstream.deadline = self.worker.clock.now + self.worker.bounds.send
 
     def client_resumed(self) -> None:
         """The client has read what was waiting."""
         self.downstream.deadline = NEVER
         if self._flushing:
-            self.finish(time.time_ns())
+            self.finish(time_ns())
             return
         attempt = self.attempt
         if attempt is not None and attempt.upstream is not None and not self._finished:
@@ -225,7 +225,7 @@ class Exchange(Request):
         """The whole response has been read and written."""
         if self.downstream.stalled:
             self._flushing = True  # the end is when the client has taken the last byte, or leaves
-            self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
+            self.downstream.deadline = self.worker.clock.now + self.worker.bounds.send
         else:
             self.finish(now_ns)
 
@@ -249,13 +249,13 @@ class Exchange(Request):
         if self.tunnel is not None:
             self.tunnel.close()
         elif self._flushing and not self.downstream.unsent():
-            self.finish(time.time_ns())
+            self.finish(time_ns())
         elif not self._finished:
             self._start_trace()
             self.outcome = Kind.CLIENT_GONE.label
             if self.attempt is not None:
                 self.attempt.cancel()
-            self.finish(time.time_ns())
+            self.finish(time_ns())
 
     def continued(self) -> None:
         """The body is asked for (100 Continue), or comes unasked: from now on it is the client who is waited for."""
@@ -283,13 +283,13 @@ class Exchange(Request):
             and not self.answered
             and not attempt.first_byte_ns
             and route is not None
-            and len(self.attempts) < min(route.tries, self.worker.settings.retry_tries)
+            and len(self.attempts) < min(route.tries, self.worker.bounds.retry_tries)
             and (retry is Retry.UNSENT or self.method in _IDEMPOTENT)
             and (self.upload is None or self.upload.replayable)
             # A timeout has cost its whole time already: only another endpoint may do better.
             and (fault.kind not in _TIMEOUTS or route.backend.others(attempt.endpoint))
         ):
-            self._try(time.time_ns())
+            self._try(time_ns())
             return
         self.fail(fault)
 
@@ -308,7 +308,7 @@ class Exchange(Request):
         self.detail = fault.detail
         if self.answered or not kind.status:
             self.downstream.abort()
-            self.finish(time.time_ns())
+            self.finish(time_ns())
             return
         if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE:
             self.keep = False
@@ -321,13 +321,13 @@ class Exchange(Request):
         self.status = status
         self.keep = may_keep(self)
         if self.worker.response_extra:
-            extra += b"".join([line + b"\r\n" for line in self.worker.response_extra(self)])
+            extra += self.worker.response_extra(self)
         head_only = self.method == b"HEAD"
         data = answers.answer(
             status, body, content_type, extra, keep=self.keep, minor=self.version, head_only=head_only
         )
         self.relay(data, 0 if head_only else len(body))
-        self.complete(time.time_ns())
+        self.complete(time_ns())
 
     def _start_trace(self) -> None:
         if not self.trace_id:

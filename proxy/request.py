@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.trace.record import RequestRecord
+from proxy.trace.record import AttemptRecord, RequestRecord
 
 if TYPE_CHECKING:
     from proxy.accept.downstream import Downstream
     from proxy.admit.forwarded import Claim
     from proxy.attempt import Attempt
-    from proxy.http1.scan import RequestHead
+    from proxy.http1.head import RequestHead
     from proxy.relay.upload import Upload
     from proxy.route.table import Route
     from proxy.tunnel import Tunnel
@@ -26,7 +26,6 @@ class Request(RequestRecord):
         "authority",  # bytes: Host as the client wrote it
         "chunked_out",  # bool: the response goes out in chunks
         "claim",  # what a trusted peer says of the client, None if nothing
-        "detail",  # str: a fault's particulars, for the log
         "downstream",
         "entry_ns",  # when the callback began that completed the head
         "expects",  # bool: Expect: 100-continue
@@ -79,3 +78,17 @@ class Request(RequestRecord):
         self.read_timeout = self.send_timeout = 0.0
         self.error_type = self.outcome = self.detail = ""
         self.attempts = []
+
+    # What the attempts ask of the exchange.
+
+    def request_bytes(self, attempt: AttemptRecord) -> bytes:
+        """The head, with this attempt's span as the parent, and what there is of the body."""
+        raise NotImplementedError
+
+    def relay(self, data: bytes, size: int) -> None:
+        """Write response bytes, ``size`` of them body payload."""
+        raise NotImplementedError
+
+    def complete(self, now_ns: int) -> None:
+        """The whole response has been read and written."""
+        raise NotImplementedError

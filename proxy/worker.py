@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from proxy.balance.registry import Registry
+from proxy.bounds import Bounds
 from proxy.connect.pool import Connector, Pool
 from proxy.errors import Kind
 from proxy.net.addresses import Trust
@@ -15,7 +16,7 @@ from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
 from proxy.route.table import Table, check_backends
 from proxy.trace.context import Propagation
-from proxy.trace.encode import Encoder
+from proxy.trace.encoder import Encoder
 from proxy.trace.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Worker:
         tracing = settings.tracing
         self.settings = settings
         self.limits = settings.limits
+        self.bounds = Bounds(settings)
         self.timeouts = settings.timeouts
         self.clock = Clock(loop.time())
         self.trust = Trust(settings.trust)
@@ -78,7 +80,7 @@ class Worker:
         self.refused = 0
         self.handshake_failures = 0
         self.draining = False
-        self.response_extra: Callable[[Request], list[bytes]] | None = None
+        self.response_extra: Callable[[Request], bytes] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
         self._failures = 0
@@ -94,6 +96,7 @@ class Worker:
         self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
         self.settle()  # what has finished still counts for the routes it took
         self.ledger.keep(spec)
+        self.encoder.forget()
         self.registry.retire()
         named = {id(endpoint.pool) for backend in self.registry.current() for endpoint in backend.endpoints}
         for pool in self.pools:
@@ -144,7 +147,7 @@ class Worker:
     def settle(self) -> None:
         """Write what finished exchanges leave behind. Never raises: tracing takes nothing down."""
         finished, self._finished = self._finished, []
-        unrouted, encode = self.ledger.unrouted, self.encoder.encode
+        unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
         for exchange in finished:
             route = exchange.route
@@ -163,7 +166,7 @@ class Worker:
                 )
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
-                    exporter.offer(encode(exchange), 1 + len(exchange.attempts))
+                    exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
                 if access_log is not None:
                     access_log.offer(exchange, exchange.detail)
             except Exception:
@@ -199,13 +202,13 @@ class Worker:
         for downstream in list(self.downstreams):
             downstream.drain()
 
-    def _response_extra(self, exchange: Request) -> list[bytes]:
-        lines: list[bytes] = []
+    def _response_extra(self, exchange: Request) -> bytes:
+        lines = b""
         if self.settings.tracing.response_header:
             ids_text = f"{exchange.trace_id.hex()}-{exchange.span_id.hex()}-{exchange.flags & 0xFF:02x}"
-            lines.append(f"traceresponse: 00-{ids_text}".encode("ascii"))
+            lines = f"traceresponse: 00-{ids_text}\r\n".encode("ascii")
         if self.settings.via:
-            lines.append(b"Via: 1.1 spanway")
+            lines += b"Via: 1.1 spanway\r\n"
         return lines
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.errors import Fault, Kind
 from proxy.http1.fields import TOKEN, tokens
-from proxy.http1.scan import RequestHead, ResponseHead
+from proxy.http1.head import RequestHead, ResponseHead
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2

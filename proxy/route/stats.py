@@ -19,6 +19,8 @@ SELF_BOUNDS: Final = (1e-05, 2e-05, 3e-05, 5e-05, 7.5e-05, 1e-04, 2.5e-04, 5e-04
 
 _DURATION_NS: Final = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS)
 _SELF_NS: Final = tuple(round(bound * 1e9) for bound in SELF_BOUNDS)
+_DURATION_FIRST: Final = _DURATION_NS[0]
+_SELF_FIRST: Final = _SELF_NS[0]
 
 
 class Exemplar(msgspec.Struct, frozen=True, array_like=True):
@@ -103,17 +105,15 @@ class RouteStats:
         request becomes its bucket's exemplar if it was recorded, as only then can its trace be found.
         """
         statuses = self._statuses
-        if status in statuses:
-            statuses[status] += 1
-        else:
-            statuses[status] = 1
+        statuses[status] = statuses.get(status, 0) + 1
         if error_type:
             self._faults[error_type] = self._faults.get(error_type, 0) + 1
         # bisect_left: a value equal to a bound belongs to that bound's bucket ("le", OpenMetrics).
-        bucket = bisect_left(_DURATION_NS, duration_ns)
+        # Most requests are in the first bucket, which needs no search.
+        bucket = 0 if duration_ns <= _DURATION_FIRST else bisect_left(_DURATION_NS, duration_ns)
         self._buckets[bucket] += 1
         self._duration_ns += duration_ns
-        self._self_buckets[bisect_left(_SELF_NS, self_ns)] += 1
+        self._self_buckets[0 if self_ns <= _SELF_FIRST else bisect_left(_SELF_NS, self_ns)] += 1
         self._self_ns += self_ns
         if recorded:
             self._exemplars[bucket] = (trace_id, duration_ns, end_ns)

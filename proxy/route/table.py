@@ -107,7 +107,7 @@ class Table:
             made.append(route)
             return route
 
-        trees: dict[str, PathTree[Route]] = {}
+        trees: dict[str, PathTree] = {}
         for rule in spec.routes:
             tree = trees.get(rule.host)
             if tree is None:
@@ -139,7 +139,7 @@ class Table:
         """
         tree = self._hosts.get(host)
         if tree is not None:
-            route = tree.find(path)
+            route: Route | None = tree.find(path)
             if route is not None:
                 return route
         if self._wildcards:

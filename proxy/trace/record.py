@@ -122,6 +122,7 @@ class RequestRecord:
         "attempts",  # tuple or list of AttemptRecord, in order
         "client_address",  # str: resolved client (X-Forwarded-For, PROXY protocol), else the peer
         "client_port",  # int: 0 when unknown
+        "detail",  # str: a fault's particulars, for the log
         "end_ns",  # stamp: last response byte handed to the kernel, or the failure
         "error_type",  # str: "" on success; a 5xx status without a fault is derived by the encoder
         "flags",  # int: W3C trace flags to send on
@@ -176,6 +177,7 @@ class RequestRecord:
     generation: int
     status: int
     error_type: str
+    detail: str
     outcome: str
     start_ns: int
     admit_ns: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Final, cast
 from proxy.net.clock import NEVER
 
 if TYPE_CHECKING:
+    import asyncio
+
     from proxy.accept.listener import Opening
     from proxy.exchange import Exchange
     from proxy.worker import Worker
@@ -18,8 +19,8 @@ _TCP_CLOSE: Final = 7  # tcpi_state, linux/tcp_states.h
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
-class Connection(asyncio.Protocol):
-    """State and services of `Downstream`, its one subclass.
+class Connection:
+    """State and services of `accept.downstream.Downstream`, its one subclass.
 
     ``scheme`` is the listener's; ``source`` is the PROXY protocol's source, if any. ``ended`` says that the client has
     ended its way, ``stalled`` that response bytes wait for it.
@@ -71,6 +72,10 @@ class Connection(asyncio.Protocol):
         self._closing = self.ended = self._paused = self._breathing = False
         self._blank = False  # an empty line has been skipped before this head
 
+    def finished(self, keep: bool, unread: int) -> None:
+        """The exchange is over: ``keep`` the connection, after dropping ``unread`` bytes of its body, or close."""
+        raise NotImplementedError
+
     def take(self) -> bytes:
         """What has been read behind the head."""
         data, self._buffer = self._buffer, b""
@@ -81,7 +86,7 @@ class Connection(asyncio.Protocol):
     def hold(self, data: bytes) -> None:
         """Keep bytes that came ahead of their turn, and stop reading when they are many."""
         self._buffer += data
-        if len(self._buffer) > self.worker.limits.pipelined:
+        if len(self._buffer) > self.worker.bounds.pipelined:
             self.pause()
 
     def pause(self) -> None:
