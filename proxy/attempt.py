@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import Fault, Kind
 from proxy.net.clock import NEVER
 from proxy.response import DONE, HEAD, STATES, TUNNEL, Response
+from proxy.retries import may_ask_another
 from proxy.trace import ids
 
 if TYPE_CHECKING:
@@ -181,6 +182,15 @@ class Attempt(Response):
             self.endpoint.failed(self.exchange.worker.clock.now)
         self._release()
         self.exchange.attempt_failed(self, fault)
+
+    def given_up(self) -> bool:
+        """Give this response up for another attempt (proxy-next-upstream: http_503), where one may be made."""
+        exchange = self.exchange
+        if not may_ask_another(exchange, self):
+            return False
+        self._release()
+        exchange.again()
+        return True
 
     def _release(self) -> None:
         self.state = DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.admit import forwarded
+from proxy.http1.fields import without
 from proxy.trace import ids
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ def request_head(x: Request) -> bytes:
         extra_via = b"Via: 1.1 spanway\r\n"  # a further line is a further list member (RFC 9110 section 5.3)
         forwarding += extra_via
     lines = head.lines
+    route = x.route
+    host = authority
+    if route is not None and route.actions is not None:
+        host = route.actions.upstream_host or authority
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%bX-Request-ID: %b\r\n" % (
         head.method,
         x.target,
-        authority,
+        host,
         b"\r\n".join(lines),
         b"\r\n" if lines else b"",
         x.extra,
@@ -84,11 +89,24 @@ def interim_head(x: Request, head: ResponseHead) -> bytes:
     return b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, b"".join([line + b"\r\n" for line in head.lines]))
 
 
+def own_lines(x: Request) -> bytes:
+    """Header lines of an answer that the proxy writes itself, each with its CRLF."""
+    extra = x.worker.response_extra
+    out = b"" if extra is None else b"".join([line + b"\r\n" for line in extra(x)])
+    route = x.route
+    if route is not None and route.actions is not None:
+        out += route.actions.own_lines
+    return out
+
+
 def response_head(x: Request, head: ResponseHead, framing: int) -> bytes:
     """The response's head for the downstream; settles whether the connection is kept."""
     x.status = status = head.status
     x.keep = keep = may_keep(x)
     out = head.lines
+    route = x.route
+    if route is not None and route.actions is not None and route.actions.response_names:
+        out = without(out, route.actions.response_names) + route.actions.response_lines
     noted = head.noted
     length = noted.get(b"content-length")
     if framing >= 0:

@@ -164,7 +164,7 @@ class Worker:
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
                     exporter.offer(encode(exchange), 1 + len(exchange.attempts))
-                if access_log is not None:
+                if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
             except Exception:
                 self._failures += 1

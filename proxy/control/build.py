@@ -14,10 +14,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from proxy.control.actions import Rule, actions_of
 from proxy.control.annotations import NGINX, Options, options_of
 from proxy.control.certificates import CertificateReader, Certificates
 from proxy.control.endpoints import Backends
-from proxy.control.objects import CLASS_ANNOTATION, DEFAULT_CLASS_ANNOTATION
+from proxy.control.objects import CLASS_ANNOTATION, DEFAULT_CLASS_ANNOTATION, ServiceBackend
 from proxy.control.problem import Problem, Subject
 from proxy.route.match import path_key
 from proxy.route.spec import RouteSpec, TableSpec
@@ -135,7 +136,8 @@ class _Builder:
                 where = f"{field}.http.paths[{place}]"
                 backend = self._backends.of(metadata.namespace, path.backend, options, subject, f"{where}.backend")
                 exact = path.path_type == "Exact"
-                route = _route(ingress, options, rule.host.lower(), path.path or "/", backend, exact=exact)
+                host = rule.host.lower()
+                route = _route(ingress, options, host, path.path or "/", backend, path.backend, exact=exact)
                 self._add(route, subject, f"{where}.path")
         if ingress.spec.default_backend is not None:
             self._take_default(ingress, ingress.spec.default_backend, options, subject)
@@ -170,13 +172,13 @@ class _Builder:
         key = self._backends.of(ingress.metadata.namespace, backend, options, subject, field)
         hosts = {rule.host.lower() for rule in ingress.spec.rules}
         for host in sorted(hosts - {""}):
-            route = _route(ingress, options, host, "", key)
+            route = _route(ingress, options, host, "", key, backend)
             owner = self._host_defaults.setdefault(host, route)
             if owner is not route:
                 message = f"{host} already has the defaultBackend of Ingress {owner.namespace}/{owner.name}"
                 subject.warning(field, f"{message}, which goes first", "keep one of them")
         everywhere = not hosts or "" in hosts
-        self._defaults.append(_Default(ingress, subject, _route(ingress, options, "", "", key), everywhere))
+        self._defaults.append(_Default(ingress, subject, _route(ingress, options, "", "", key, backend), everywhere))
 
     def _default_route(self) -> RouteSpec | None:
         if not self._defaults:
@@ -190,8 +192,12 @@ class _Builder:
         return winner.route
 
 
-def _route(ingress: Ingress, options: Options, host: str, path: str, backend: str, *, exact: bool = False) -> RouteSpec:
+def _route(
+    ingress: Ingress, options: Options, host: str, path: str, backend: str, to: IngressBackend, *, exact: bool = False
+) -> RouteSpec:
     metadata = ingress.metadata
+    service = to.service or ServiceBackend()
+    rule = Rule(metadata.namespace, metadata.name, service.name, str(service.port), path)
     return RouteSpec(
         namespace=metadata.namespace,
         name=metadata.name,
@@ -207,6 +213,7 @@ def _route(ingress: Ingress, options: Options, host: str, path: str, backend: st
         send_timeout=options.send_timeout,
         tries=options.tries,
         sample_ratio=options.sample_ratio,
+        actions=actions_of(options, rule, tls=False),
     )
 
 

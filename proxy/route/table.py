@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import SettingsError
+from proxy.route.actions import Actions
 from proxy.route.match import PathTree
+from proxy.route.regex import Pattern, PatternError, RegexPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -23,6 +25,7 @@ class Route:
     """
 
     __slots__ = (
+        "actions",  # what is done beyond forwarding; None for nothing
         "backend",
         "body_limit",  # bytes, 0 for none
         "connect_timeout",  # seconds
@@ -36,14 +39,25 @@ class Route:
         "resource_version",
         "sample_ratio",  # 0 to 1, None for the proxy's own sampler
         "send_timeout",  # seconds, between two writes
+        "span_name",  # what the SERVER span is called; "" for method and path
         "spec",
         "stats",
         "tries",  # most attempts for one request
         "uid",
     )
 
-    def __init__(self, spec: RouteSpec, index: int, generation: int, backend: Any, stats: RouteStats) -> None:
+    def __init__(
+        self,
+        spec: RouteSpec,
+        index: int,
+        generation: int,
+        backend: Any,
+        stats: RouteStats,
+        pattern: Pattern | None = None,
+    ) -> None:
         self.spec: Final = spec
+        self.actions: Final = None if spec.actions is None else Actions(spec.actions, pattern)
+        self.span_name: Final = "" if spec.actions is None else spec.actions.span_name
         self.index: Final = index
         self.generation: Final = generation
         self.backend: Final = backend
@@ -78,6 +92,14 @@ def check_backends(spec: TableSpec, known: Container[str]) -> None:
             )
 
 
+def pattern_of(rule: RouteSpec) -> Pattern:
+    """A rule's path as an expression; raises `SettingsError` if it is none."""
+    try:
+        return Pattern(rule.path)
+    except PatternError as error:
+        raise SettingsError(f"Ingress {rule.namespace}/{rule.name}: the path {rule.path!r} {error}") from None
+
+
 class Table:
     """All rules of one generation.
 
@@ -86,7 +108,8 @@ class Table:
     ones the Exact (Ingress v1). What no rule matches goes to the default backend of the Ingress that names the host,
     then to the table's. Of two rules that are the same the first in ``spec.routes`` holds.
 
-    Raises `SettingsError` if a route names a backend that ``backends`` does not have.
+    Where a host's paths are expressions, `route.regex` says which is the first. Raises `SettingsError` if a route
+    names a backend that ``backends`` does not have, or if its path is no expression.
     """
 
     __slots__ = ("_any", "_defaults", "_hosts", "_wildcards", "default", "generation", "routes", "spec")
@@ -102,20 +125,24 @@ class Table:
         check_backends(spec, backends)
         made: list[Route] = []
 
-        def route_of(rule: RouteSpec) -> Route:
-            route = Route(rule, len(made), spec.generation, backends[rule.backend], stats_of(rule))
+        def route_of(rule: RouteSpec, pattern: Pattern | None = None) -> Route:
+            route = Route(rule, len(made), spec.generation, backends[rule.backend], stats_of(rule), pattern)
             made.append(route)
             return route
 
-        trees: dict[str, PathTree[Route]] = {}
+        expressions = {rule.host for rule in spec.routes if rule.path_type == "Regex"}
+        trees: dict[str, PathTree[Route] | RegexPaths[Route]] = {}
         for rule in spec.routes:
             tree = trees.get(rule.host)
             if tree is None:
-                tree = trees[rule.host] = PathTree()
+                tree = trees[rule.host] = RegexPaths() if rule.host in expressions else PathTree()
             if rule.path_type == "Exact":
                 tree.add_exact(route_of(rule))
-            else:
+            elif isinstance(tree, PathTree):
                 tree.add_prefix(route_of(rule))
+            else:
+                pattern = pattern_of(rule)
+                tree.add(pattern, route_of(rule, pattern))
         for tree in trees.values():
             tree.seal()
         self._any: Final = trees.pop("", None)
