@@ -1,18 +1,20 @@
-"""From what an Ingress's annotations say to what one of its routes does."""
+"""From what an Ingress's annotations say to what one of its routes does, and what a host adds to that."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from proxy.control.annotation_rows import Options
 from proxy.route.actions import DEFAULT_RETRY
-from proxy.route.spec import NOTHING, ActionSpec
+from proxy.route.spec import NOTHING, ActionSpec, RouteSpec
 from proxy.route.template import substitute
 
 HTTPS_CODE = 308  # ingress-nginx: http-redirect-code
 
 
-class Rule(NamedTuple):
+class Meant(NamedTuple):
     """What of a rule the annotations' variables stand for."""
 
     namespace: str
@@ -22,11 +24,9 @@ class Rule(NamedTuple):
     path: str
 
 
-def actions_of(options: Options, rule: Rule, *, tls: bool) -> ActionSpec | None:
-    """What the route of a rule does beyond forwarding, None for nothing. ``tls`` says that its host has a certificate.
-
-    Of two redirects the temporal one holds (ingress-nginx).
-    """
+def actions_of(options: Options, rule: Meant) -> ActionSpec | None:
+    """What the route of a rule does beyond forwarding, None for nothing. Of two redirects the temporal one holds
+    (ingress-nginx)."""
     values = {
         "namespace": rule.namespace,
         "ingress_name": rule.ingress,
@@ -39,14 +39,13 @@ def actions_of(options: Options, rule: Rule, *, tls: bool) -> ActionSpec | None:
         redirect, code = options.temporal, options.temporal_code
     elif options.permanent:
         redirect, code = options.permanent, options.permanent_code
-    https = options.force_ssl_redirect or (options.ssl_redirect and tls)
     made = ActionSpec(
         closed=options.closed,
         allow=options.allow,
         deny=options.deny,
         redirect=redirect,
         redirect_code=code,
-        https=HTTPS_CODE if https else 0,
+        https=HTTPS_CODE if options.force_ssl_redirect else 0,
         app_root=options.app_root,
         # A target that is the path itself is none (ingress-nginx: needsRewrite).
         rewrite="" if options.rewrite == rule.path else options.rewrite,
@@ -61,3 +60,20 @@ def actions_of(options: Options, rule: Rule, *, tls: bool) -> ActionSpec | None:
         logged=options.logged,
     )
     return None if made == NOTHING else made
+
+
+def by_https(route: RouteSpec) -> RouteSpec:
+    """A route whose plain requests are redirected to https."""
+    return replace(route, actions=replace(route.actions or NOTHING, https=HTTPS_CODE))
+
+
+def www(host: str) -> str:
+    """The other name of a host: with ``www.``, or without."""
+    return host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+
+
+def to_host(route: RouteSpec, host: str, other: str) -> RouteSpec:
+    """The route of everything at ``other`` to the same path at ``host`` (ingress-nginx: from-to-www-redirect)."""
+    keeps = replace(route.actions or NOTHING, https=0, app_root="", rewrite="", prefix="")
+    actions = replace(keeps, redirect=f"$scheme://{host}$request_uri", redirect_code=HTTPS_CODE)
+    return replace(route, host=other, path="/", path_type="Prefix", actions=actions)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ACME: Final = b"/.well-known/acme-challenge/"  # RFC 8555 section 8.3: asked for by plain HTTP, so never redirected
 DEFAULT_RETRY: Final = ("error", "timeout")  # nginx: proxy_next_upstream
 
-_URL: Final = re.compile(r"(https?://)([^/?#\\@]*)([/?#].*)?", re.IGNORECASE)
+_URL: Final = re.compile(r"(https?|\$scheme)://([^/?#\\@]*)([/?#].*)?", re.IGNORECASE)
 
 
 class Asked(NamedTuple):
@@ -63,12 +63,12 @@ def redirect_parts(url: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     found = _URL.fullmatch(url)
     if found is None or not url.isascii():
         raise TemplateError("a redirect is to an absolute URL, such as https://example.org/new")
-    scheme, authority, rest = found[1], found[2], found[3] or ""
+    scheme, authority, rest = parse(f"{found[1].lower()}://", VARIABLES), found[2], found[3] or ""
     parts = parse(authority, VARIABLES)
     end = next((place for place, each in enumerate(parts) if not _hostlike(each)), len(parts))
     if not end:
         raise TemplateError("a redirect needs a host, which no group and no such variable can be")
-    return (scheme.lower().encode("ascii"), *parts[:end]), (*parts[end:], *parse(rest, VARIABLES))
+    return (*scheme, *parts[:end]), (*parts[end:], *parse(rest, VARIABLES))
 
 
 def _hostlike(part: Part) -> bool:

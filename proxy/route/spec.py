@@ -1,7 +1,8 @@
 """The table as data: what the control plane builds and every worker receives.
 
 Plain frozen structs without behaviour, so that a snapshot crosses a process border as msgpack. `route.table` turns
-one into lookups; `control.build` makes one from Kubernetes objects.
+one into lookups; `control.build` makes one from Kubernetes objects; `route.change` is what makes one of another. They
+cannot be part of a cycle, so the garbage collector passes them over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Scheme = Literal["http", "https"]
 PathType = Literal["Exact", "Prefix", "Regex"]
 
 
-class EndpointSpec(msgspec.Struct, frozen=True, array_like=True):
+class EndpointSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One address that serves a backend: an IP address (or, from `--upstream` and ExternalName, a name) and a port."""
 
     host: str
@@ -23,7 +24,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, array_like=True):
     zone: str = ""
 
 
-class BackendSpec(msgspec.Struct, frozen=True, array_like=True):
+class BackendSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A service port and the endpoints behind it.
 
     ``key`` is ``namespace/service:port`` and unique in a table. ``server_name`` is what TLS asks the upstream for
@@ -42,7 +43,7 @@ class BackendSpec(msgspec.Struct, frozen=True, array_like=True):
     verify: bool = False  # ingress-nginx: proxy-ssl-verify is off by default
 
 
-class ActionSpec(msgspec.Struct, frozen=True, array_like=True):
+class ActionSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a route does beyond forwarding; a route that does nothing of it has none (`route.actions`).
 
     Networks are in CIDR notation. ``redirect``, ``rewrite`` and ``prefix`` are templates (`route.template`) with the
@@ -71,7 +72,7 @@ class ActionSpec(msgspec.Struct, frozen=True, array_like=True):
 NOTHING = ActionSpec()
 
 
-class RouteSpec(msgspec.Struct, frozen=True, array_like=True):
+class RouteSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One path of one Ingress rule.
 
     ``host`` is lower-case, "" for any host, or ``*.example.org``. ``path`` is the Ingress path as written, which is
@@ -96,7 +97,18 @@ class RouteSpec(msgspec.Struct, frozen=True, array_like=True):
     actions: ActionSpec | None = None
 
 
-class CertificateSpec(msgspec.Struct, frozen=True, array_like=True):
+class HostSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The rules of one host: lower-case, ``*.example.org``, or "" for those without a host.
+
+    ``routes`` are in order of precedence. ``default`` takes what no rule matches; that of "" is the table's own.
+    """
+
+    host: str
+    routes: tuple[RouteSpec, ...] = ()
+    default: RouteSpec | None = None
+
+
+class CertificateSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A certificate chain and its key (PEM), and the names (lower-case, exact or ``*.``) it is served for."""
 
     secret: str  # namespace/name
@@ -108,7 +120,7 @@ class CertificateSpec(msgspec.Struct, frozen=True, array_like=True):
         return f"CertificateSpec({self.secret}, {self.hosts})"  # never the key
 
 
-class TableSpec(msgspec.Struct, frozen=True, array_like=True):
+class TableSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One generation of the whole configuration."""
 
     generation: int
