@@ -26,12 +26,10 @@ class Link:
 
 
 class RouteIdentity(Protocol):
-    """What spans say of the route; `route.table.Route` is one. ``index`` is unique within its table."""
+    """What spans say of the route; `route.table.Route` is one. ``index`` is unique among a worker's routes."""
 
     @property
     def index(self) -> int: ...
-    @property
-    def generation(self) -> int: ...
     @property
     def namespace(self) -> str: ...
     @property
