@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from proxy.control.actions import by_https, to_host
 from proxy.control.annotations import NGINX
 from proxy.control.problem import Problem, quoted
-from proxy.route.regex import affordable
+from proxy.route.actions import VARIABLES
+from proxy.route.regex import Pattern, affordable
 from proxy.route.spec import HostSpec, RouteSpec
+from proxy.route.template import parse
 
 if TYPE_CHECKING:
     from proxy.control.claims import Claims, Rule
@@ -63,10 +65,11 @@ def resolve(host: str, claimants: Sequence[Claims], *, tls: bool = False) -> Res
 def _routes(owners: list[tuple[Claims, Rule]], tls: bool) -> tuple[list[RouteSpec], list[Conflict]]:
     """The routes of a host's rules, and what it costs them that they share it."""
     dropped: list[Conflict] = []
+    good: dict[str, Pattern] = {}
     bad: dict[str, str] = {}
     regex = any(rule.regex for _, rule in owners)
     if regex:
-        bad = affordable(rule.route.path for _, rule in owners if not rule.literal)[1]
+        good, bad = affordable(rule.route.path for _, rule in owners if not rule.literal)
     routes = []
     for claims, rule in owners:
         route = rule.route
@@ -76,9 +79,26 @@ def _routes(owners: list[tuple[Claims, Rule]], tls: bool) -> tuple[list[RouteSpe
                 message = f"{quoted(route.path)} {bad[route.path]}; this path takes no requests"
                 dropped.append(_conflict(claims, rule.field, message, hint))
                 continue
+            missing = _missing(route, good[route.path].groups)
+            if missing:
+                message = f"the path has {good[route.path].groups} groups, so that in {missing} is always empty"
+                dropped.append(_conflict(claims, rule.field, message, "add parentheses to the path"))
             route = replace(route, path_type="Regex")
         routes.append(by_https(route) if tls and claims.redirects else route)
     return routes, dropped
+
+
+def _missing(route: RouteSpec, groups: int) -> str:
+    """The first template of a route that names a group its path does not have, and the group; "" if there is none."""
+    actions = route.actions
+    if actions is None:
+        return ""
+    templates = (("rewrite-target", actions.rewrite), ("x-forwarded-prefix", actions.prefix))
+    for name, template in (*templates, ("its redirect", actions.redirect)):
+        for part in parse(template, VARIABLES):
+            if isinstance(part, int) and part > groups:
+                return f"{name} ${part}"
+    return ""
 
 
 def borrowed(host: str, claimants: Sequence[Claims], of: Callable[[str], HostSpec]) -> HostSpec:
