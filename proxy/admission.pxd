@@ -3,6 +3,7 @@ from proxy.connection cimport Connection
 from proxy.http1.framing cimport request_framing
 from proxy.http1.head cimport RequestHead
 from proxy.request cimport Request
+from proxy.route.table cimport Route
 from proxy.trace.begin cimport begin
 from proxy.worker cimport Worker
 
@@ -22,5 +23,5 @@ import cython
 )
 cpdef void admit(Request x, RequestHead head) except *
 
-@cython.locals(worker=Worker, noted=dict, wanted="bint")
-cpdef void trace(Request x, object ratio) except *
+@cython.locals(worker=Worker, noted=dict, wanted="bint", trusted="bint")
+cpdef void trace(Request x, Route route) except *

@@ -24,10 +24,17 @@ if TYPE_CHECKING:
     from proxy.settings import Address, Settings
 
 
-def run(settings: Settings, *, table: TableSpec | None = None, companions: Sequence[Companion] = ()) -> int:
+def run(
+    settings: Settings,
+    *,
+    table: TableSpec | None = None,
+    companions: Sequence[Companion] = (),
+    cluster: bool = False,
+) -> int:
     """Serve until SIGTERM, Ctrl-C or `Running.stop`; returns the exit code.
 
-    ``table`` is served as it is; without one the manifests of ``settings.ingress`` are, and are watched.
+    ``table`` is served as it is; without one the manifests of ``settings.ingress`` are, and are watched; with
+    ``cluster`` the objects of a Kubernetes cluster.
     ``companions`` run in the supervisor from the moment every worker serves.
 
     Raises `SettingsError` for an address that cannot be listened on.
@@ -44,7 +51,7 @@ def run(settings: Settings, *, table: TableSpec | None = None, companions: Seque
         certificates.update(TableSpec(0))  # makes the one default certificate that all workers show
 
     def supervise(news: socket.socket) -> int:
-        return uvloop.run(_supervise(settings, http, https, workers, news, table, companions))
+        return uvloop.run(_supervise(settings, http, https, workers, news, table, companions, cluster))
 
     def serve(slot: Slot, channel: socket.socket) -> int:
         return serving.run(settings, slot, channel, certificates)
@@ -60,6 +67,7 @@ async def _supervise(
     news: socket.socket,
     table: TableSpec | None,
     companions: Sequence[Companion],
+    cluster: bool,
 ) -> int:
     supervisor = Supervisor(settings, http, https, workers)
     end = asyncio.get_running_loop().create_task(supervisor.run(news))
@@ -75,6 +83,13 @@ async def _supervise(
         _say(f"admin http://{supervisor.admin}")
     if table is not None:
         await supervisor.apply(table, ())
+    elif cluster:
+        from proxy.control.cluster.controller import Controller
+
+        controller = Controller(settings, supervisor, supervisor)
+        await controller.open()
+        supervisor.controller = controller
+        supervisor.spawn(controller.run)
     else:
         from proxy.control.feed import Feed
 

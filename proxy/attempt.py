@@ -8,6 +8,7 @@ from proxy.errors import Fault, Kind
 from proxy.net.clock import NEVER
 from proxy.net.now import time_ns
 from proxy.response import DONE, HEAD, STATES, TUNNEL, Response
+from proxy.retries import may_ask_another
 from proxy.trace.ids import span_id
 
 if TYPE_CHECKING:
@@ -182,6 +183,15 @@ class Attempt(Response):
             self.endpoint.failed(self.exchange.worker.clock.now)
         self._release()
         self.exchange.attempt_failed(self, fault)
+
+    def given_up(self) -> bool:
+        """Give this response up for another attempt (proxy-next-upstream: http_503), where one may be made."""
+        exchange = self.exchange
+        if not may_ask_another(exchange, self):
+            return False
+        self._release()
+        exchange.again()
+        return True
 
     def _release(self) -> None:
         self.state = DONE

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Address, Meaning, Network, Settings, Timeouts, Tracing
+from proxy.meaning import Meaning
+from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Address, Network, Settings, Timeouts, Tracing
 
 PREFIX: Final = "SPANWAY_"
 
@@ -33,15 +34,30 @@ DEV: Final = Settings(
 
 # The flags by theme, as `--help` lists them.
 GROUPS: Final = {
-    "what is served": ("ingress", "upstream", "ingress-class"),
+    "what is served": ("ingress", "upstream", "ingress-class", "default-backend", "default-certificate"),
     "listeners": ("http", "https", "admin", "proxy-protocol"),
     "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
     "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
 }
 SOURCES: Final = GROUPS["what is served"]
+# Of `controller` alone.
+CLUSTER: Final = {
+    "the cluster": (
+        "kubeconfig",
+        "watch-namespace",
+        "publish-service",
+        "publish-address",
+        "election-namespace",
+    )
+}
+# What an IngressClass says that is ours.
+CLASS: Final = "spanway"
+CONTROLLER: Final = Settings(ingress_class=CLASS)
 
 # Flags of `serve` that a command lacks, and why.
 LACKS: Final[Mapping[str, Mapping[str, str]]] = {
+    "serve": dict.fromkeys(CLUSTER["the cluster"], "it reads manifests, and 'spanway controller' a cluster"),
+    "controller": {"ingress": "it reads the cluster's objects, and 'spanway serve' manifests"},
     "dev": dict.fromkeys(SOURCES, "its rules stand on the command line, and 'spanway serve' reads manifests"),
     "demo": {
         **dict.fromkeys(SOURCES, "it serves manifests of its own, and 'spanway serve' yours"),
@@ -55,7 +71,8 @@ LACKS: Final[Mapping[str, Mapping[str, str]]] = {
 def groups(command: str) -> dict[str, tuple[str, ...]]:
     """`GROUPS` as far as a command has their flags."""
     lacks = LACKS.get(command, {})
-    kept = {title: tuple(flag for flag in flags if flag not in lacks) for title, flags in GROUPS.items()}
+    every = {**CLUSTER, **GROUPS} if command == "controller" else GROUPS
+    kept = {title: tuple(flag for flag in flags if flag not in lacks) for title, flags in every.items()}
     return {title: flags for title, flags in kept.items() if flags}
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from proxy import __version__
 from proxy import build as form
-from proxy.catalogue import DEV, LACKS, SOURCES, Entry, catalogue, groups
+from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
 from proxy.settings import Settings
@@ -25,6 +25,7 @@ from proxy.values import suggestion
 
 USAGES: Final = {
     "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
+    "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
     "check": "PATH ... [--ingress-class NAME]",
@@ -35,6 +36,10 @@ EXAMPLES: Final = {
 examples:
   spanway serve --ingress manifests/ --upstream default/shop:80=127.0.0.1:3000
   spanway serve --ingress manifests/ --http 8080 --https 8443 --workers auto --otlp http://collector:4317""",
+    "controller": """\
+examples:
+  spanway controller --publish-service spanway/spanway --otlp http://collector.observability:4317
+  spanway controller --kubeconfig ~/.kube/config --watch-namespace shop --upstream shop/cart=127.0.0.1:3000""",
     "dev": """\
 examples:
   spanway dev shop.localhost=http://127.0.0.1:3000 shop.localhost/api=http://127.0.0.1:4000
@@ -124,6 +129,10 @@ def build() -> Parser:
     _add_settings(serving, Settings(), groups("serve"))
     serving.lists_settings = True
 
+    controlling = command("controller", controller, "an ingress controller: serve a cluster's Ingresses")
+    _add_settings(controlling, CONTROLLER, groups("controller"))
+    controlling.lists_settings = True
+
     developing = command("dev", dev, "a local proxy without manifests, with a waterfall per request")
     developing.add_argument(
         "rules", nargs="+", metavar="[HOST[/PATH]=]URL", help="requests for HOST whose path starts with PATH go to URL"
@@ -202,6 +211,14 @@ def serve(options: argparse.Namespace) -> int:
     from proxy import app
 
     return app.run(settings)
+
+
+def controller(options: argparse.Namespace) -> int:
+    """``spanway controller``: until SIGTERM."""
+    settings = _settings(options, CONTROLLER)
+    from proxy import app
+
+    return app.run(settings, cluster=True)
 
 
 def dev(options: argparse.Namespace) -> int:

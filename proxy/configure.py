@@ -18,7 +18,7 @@ from proxy.catalogue import PREFIX, Entry, catalogue, sections
 from proxy.errors import SettingsError
 from proxy.settings import Settings
 from proxy.trace import transport
-from proxy.values import nearest, read, suggestion
+from proxy.values import LABEL, nearest, read, suggestion
 
 CONFIG_VARIABLE: Final = "SPANWAY_CONFIG"
 
@@ -253,6 +253,14 @@ def _check(settings: Settings, values: Mapping[str, Value]) -> None:
     if bool(tracing.client_certificate) != bool(tracing.client_key):
         given = "tracing.client_certificate" if tracing.client_certificate else "tracing.client_key"
         raise SettingsError(f"{origin(given)}: a client certificate and its key go together; set both or neither")
+    for key in ("cluster.watch_namespace", "cluster.election_namespace"):
+        name = catalogue()[key].value_in(settings)
+        if name and not LABEL.fullmatch(name):
+            raise SettingsError(f"{origin(key)}: '{name}' is not the name of a namespace")
+    if settings.cluster.publish_service is not None and settings.cluster.publish_address:
+        raise SettingsError(
+            f"{origin('cluster.publish_address')}: there is also {origin('cluster.publish_service')}; keep one of them"
+        )
     for key in ("upstream_ca", "tracing.certificate", "tracing.client_certificate", "tracing.client_key"):
         file = catalogue()[key].value_in(settings)
         if file and not Path(file).is_file():

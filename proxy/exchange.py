@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.admission import admit, trace
+from proxy.admission import act, admit, trace
 from proxy.attempt import Attempt
-from proxy.errors import Fault, Kind, Retry
-from proxy.forward import may_keep, request_head
+from proxy.errors import Fault, Kind
+from proxy.forward import may_keep, own_lines, request_head
 from proxy.http1.compose import request
 from proxy.http1.head import RequestHead
 from proxy.net.clock import NEVER
@@ -20,6 +20,7 @@ from proxy.net.now import time_ns
 from proxy.relay import answers
 from proxy.relay.upload import REPLAYED, Upload
 from proxy.request import Request
+from proxy.retries import may_retry
 
 if TYPE_CHECKING:
     from proxy.accept.downstream import Downstream
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from proxy.trace.record import AttemptRecord
     from proxy.worker import Worker
 
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
-_TIMEOUTS: Final = (Kind.UPSTREAM_TIMEOUT, Kind.CONNECT_TIMEOUT)
+_ROUTED: Final = (Kind.NO_ROUTE, Kind.SOURCE_REFUSED)  # whose requests are well-formed, so that the next may follow
 _MANY_CHUNKS: Final = 512  # in one read, some 0.5 ms of the loop: then the others have their turn
 _REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 
@@ -60,7 +60,7 @@ class Exchange(Request):
             self.admit_ns = time_ns()
             self.route = route = worker.table.match(self.host, self.path)
             self.route_ns = time_ns()
-            trace(self, None if route is None else route.sample_ratio)
+            trace(self, route)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
                 return
@@ -68,6 +68,11 @@ class Exchange(Request):
                 raise Fault(Kind.METHOD_NOT_ALLOWED, head.method.decode("ascii"))
             if route is None:
                 raise Fault(Kind.NO_ROUTE, f"{self.host!r} {self.path!r}")
+            if route.actions is not None:
+                redirect = act(self, route.actions)
+                if redirect is not None:
+                    self._answer(redirect[0], *answers.redirect(*redirect))
+                    return
             self.read_timeout = route.read_timeout
             self.send_timeout = route.send_timeout
             if not self.request_done:
@@ -276,22 +281,14 @@ class Exchange(Request):
         """An attempt failed: try again where that is safe, else answer."""
         if self._finished:
             return
-        retry = fault.kind.retry
-        route = self.route
-        if (
-            retry is not Retry.NEVER
-            and not self.answered
-            and not attempt.first_byte_ns
-            and route is not None
-            and len(self.attempts) < min(route.tries, self.worker.bounds.retry_tries)
-            and (retry is Retry.UNSENT or self.method in _IDEMPOTENT)
-            and (self.upload is None or self.upload.replayable)
-            # A timeout has cost its whole time already: only another endpoint may do better.
-            and (fault.kind not in _TIMEOUTS or route.backend.others(attempt.endpoint))
-        ):
-            self._try(time_ns())
-            return
-        self.fail(fault)
+        if may_retry(self, attempt, fault.kind):
+            self.again()
+        else:
+            self.fail(fault)
+
+    def again(self) -> None:
+        """Make another attempt."""
+        self._try(time_ns())
 
     def fail(self, fault: Fault) -> None:
         """End with a fault: its answer while one can still be sent, else a cut connection."""
@@ -310,7 +307,7 @@ class Exchange(Request):
             self.downstream.abort()
             self.finish(time_ns())
             return
-        if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE:
+        if kind.side.value == "downstream" and kind not in _ROUTED:
             self.keep = False
         body, content_type = answers.fault_body(kind, self.trace_id.hex(), self.head.noted.get(b"accept", b""))
         extra = b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n" if kind.status == 405 else b""
@@ -320,8 +317,7 @@ class Exchange(Request):
         """Answer in the upstream's stead."""
         self.status = status
         self.keep = may_keep(self)
-        if self.worker.response_extra:
-            extra += self.worker.response_extra(self)
+        extra += own_lines(self)
         head_only = self.method == b"HEAD"
         data = answers.answer(
             status, body, content_type, extra, keep=self.keep, minor=self.version, head_only=head_only

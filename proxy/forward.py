@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.admit import forwarded
 from proxy.http1.compose import length_line, request_prefix, response
+from proxy.http1.fields import without
 from proxy.trace.ids import trace_id
 from proxy.trace.lines import hexed
 
@@ -42,6 +43,9 @@ def request_head(x: Request) -> bytes:
     if x.worker.bounds.via:
         extra_via = b"Via: 1.1 spanway\r\n"  # a further line is a further list member (RFC 9110 section 5.3)
         forwarding += extra_via
+    route = x.route
+    if route is not None and route.actions is not None:
+        authority = route.actions.upstream_host or authority
     return request_prefix(head.method, x.target, authority, head.fields, x.extra, forwarding, _request_id(x))
 
 
@@ -76,11 +80,24 @@ def interim_head(x: Request, head: ResponseHead) -> bytes:
     return b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, head.fields)
 
 
+def own_lines(x: Request) -> bytes:
+    """Header lines of an answer that the proxy writes itself, each with its CRLF."""
+    extra = x.worker.response_extra
+    out = b"" if extra is None else extra(x)
+    route = x.route
+    if route is not None and route.actions is not None:
+        out += route.actions.own_lines
+    return out
+
+
 def response_head(x: Request, head: ResponseHead, framing: int, body: bytes) -> bytes:
     """The response's head for the downstream, and ``body`` behind it; settles whether the connection is kept."""
     x.status = status = head.status
     x.keep = keep = may_keep(x)
-    extra = b""
+    fields, extra = head.fields, b""
+    route = x.route
+    if route is not None and route.actions is not None and route.actions.response_names:
+        fields = without(fields, route.actions.response_names) + route.actions.response_lines
     noted = head.noted
     length = noted.get(b"content-length")
     if framing >= 0:
@@ -99,4 +116,4 @@ def response_head(x: Request, head: ResponseHead, framing: int, body: bytes) -> 
         extra += b"Connection: keep-alive\r\n"
     if x.worker.response_extra is not None:
         extra += x.worker.response_extra(x)
-    return response(head.reason, head.fields, extra, body)
+    return response(head.reason, fields, extra, body)

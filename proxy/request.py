@@ -62,7 +62,7 @@ class Request(RequestRecord):
         self.client_port = downstream.client_port
         self.scheme = downstream.scheme
         self.host = self.path = self.query = self.user_agent = self.method = b""
-        self.trace_id = self.request_id = self.upgrade = b""
+        self.trace_id = self.request_id = self.upgrade = self.sent_path = b""
         self.target = self.authority = self.extra = self.other_context = b""
         self.version = 1
         self.generation = worker.table.generation

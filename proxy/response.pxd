@@ -7,6 +7,7 @@ from proxy.http1.scan cimport scan_response
 from proxy.forward cimport response_head
 from proxy.net.now cimport time_ns
 from proxy.request cimport Request
+from proxy.route.table cimport Route
 from proxy.trace.record cimport AttemptRecord
 
 import cython
@@ -33,6 +34,7 @@ cdef class Response(AttemptRecord):
     @cython.locals(
         exchange=Request, head=ResponseHead, framing="long long", left="long long", status=int, out=bytes,
         end=Py_ssize_t, connection=bytes, bounds=Bounds,
+        route=Route,
     )
     cdef void _head(self, bytes data) except *
 

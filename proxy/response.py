@@ -75,6 +75,10 @@ class Response(AttemptRecord):
         """The attempt is over, by a fault."""
         raise NotImplementedError
 
+    def given_up(self) -> bool:
+        """Give this response up for another attempt, where one may be made; returns whether it was."""
+        raise NotImplementedError
+
     def write(self, data: bytes) -> None:
         """Send bytes to the upstream."""
         raise NotImplementedError
@@ -145,6 +149,10 @@ class Response(AttemptRecord):
             return
         framing = response_framing(head, exchange.method)
         self.status = status
+        route = exchange.route
+        actions = None if route is None else route.actions
+        if actions is not None and status in actions.retry_statuses and self.given_up():
+            return
         connection = head.noted.get(b"connection")
         if connection is None:
             self.keep = head.minor == 1

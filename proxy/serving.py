@@ -18,10 +18,23 @@ from proxy import __version__
 from proxy.accept.certificates import Certificates, ignore_malformed_names
 from proxy.accept.listener import Listener
 from proxy.admin.source import EndpointSample, WorkerSample
-from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Order, Sampled
+from proxy.channel import (
+    Applied,
+    AskBatches,
+    AskSample,
+    Batches,
+    Channel,
+    Commit,
+    Drain,
+    Order,
+    Prepare,
+    Prepared,
+    Sampled,
+    decoded,
+)
 from proxy.connect.pool import Pool
 from proxy.net.clock import PERIOD
-from proxy.route.spec import TableSpec
+from proxy.swap import Swap
 from proxy.trace import ids, semconv
 from proxy.trace import resource as origin
 from proxy.trace.access_log import AccessLog
@@ -42,6 +55,7 @@ RESTART: Final = 3  # exit status of a worker that left by itself; the parent ac
 
 _NOTICE: Final = 0.1  # seconds between the drain and the end of accepting: clients on their way still get in
 _COLLECT: Final = (50_000, 20, 50)  # allocations before a collection (CPython: 700), then collections before an older
+_FRESH: Final = 5_000  # routes and the like that are new since the last freeze: then it is worth its 10 ms
 _FLUSH: Final = 5.0  # seconds for the last spans
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -64,6 +78,10 @@ class Serving:
         self._ring = Ring(settings.tracing.ring)
         self._certificates = certificates
         self._listeners: list[Listener] = []
+        self._swap: Swap | None = None  # the next table, while it is prepared
+        self._error = ""  # what is wrong with it
+        self._busy_ns = 0  # what it has cost so far
+        self._fresh = 0  # specs taken in since the last freeze
         self._worker: Worker
 
     def __repr__(self) -> str:
@@ -131,14 +149,16 @@ class Serving:
             self._stopping.set()  # the supervisor is gone
 
     async def _carry_out(self, order: Order, channel: Channel) -> None:
-        if isinstance(order, Apply):
-            error = ""
-            try:
-                await self._apply(order.table)
-            except Exception as caught:
-                _log.exception("generation %d cannot be served", order.table.generation)
-                error = str(caught)
-            channel.send(Applied(order.id, self._worker.table.generation, error))
+        if isinstance(order, Prepare):
+            self._prepare(order)
+            if order.last:
+                generation = self._worker.table.generation if self._swap is None else self._swap.generation
+                channel.send(Prepared(order.id, generation, self._error, self._busy_ns))
+                self._error, self._busy_ns = "", 0
+            await asyncio.sleep(0)  # requests go on between two parts
+        elif isinstance(order, Commit):
+            await self._commit()
+            channel.send(Applied(order.id, self._worker.table.generation, time.time_ns()))
         elif isinstance(order, AskSample):
             self._worker.settle()
             channel.send(Sampled(order.id, self._sample()))
@@ -153,22 +173,47 @@ class Serving:
             self._refuse = True
             self._stopping.set()
 
-    async def _apply(self, table: TableSpec) -> None:
-        if self._certificates is not None:
-            for problem in self._certificates.update(table):
-                _log.error("%s", problem)
-        self._worker.apply(table)
-        # Requests make no cycles, so the collector finds nothing: let it look rarely, and never at what stays. What
-        # an older table leaves behind is counted again before the next freeze.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+    def _prepare(self, order: Prepare) -> None:
+        """Take in a part of the next table; of a table that cannot be served the other parts are passed over."""
+        if self._error:
+            return
+        began = time.time_ns()
+        try:
+            part = decoded(order.change)
+            if self._swap is None or self._swap.generation != part.generation:
+                self._swap = Swap(self._worker, self._certificates, part)
+            self._swap.take(part)
+            self._fresh += len(part)
+        except Exception as caught:
+            _log.exception("a table cannot be served")
+            self._swap, self._error = None, str(caught)
+        self._busy_ns += time.time_ns() - began
+
+    async def _commit(self) -> None:
+        swap, self._swap = self._swap, None
+        if swap is None:
+            return
+        for problem in swap.commit():
+            _log.error("%s", problem)
         if not self._listeners and not self._stopping.is_set():
+            self._freeze()
             # No request is taken before there is a table to answer it by.
             self._listeners = [Listener(self._worker, sock, None) for sock in self._slot.http]
             self._listeners += [Listener(self._worker, sock, self._certificates) for sock in self._slot.https]
             for listener in self._listeners:
                 await listener.start()
+        elif self._fresh > _FRESH:
+            self._freeze()
+
+    def _freeze(self) -> None:
+        """Let the garbage collector never look at the table again.
+
+        Requests make no cycles, so it finds nothing: let it look rarely, and not at what stays. Tables make none
+        either: what an older one leaves behind is freed as the last request by it ends.
+        """
+        self._fresh = 0
+        gc.collect()
+        gc.freeze()
 
     def _sample(self) -> WorkerSample:
         worker = self._worker

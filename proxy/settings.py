@@ -8,47 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
+
+from proxy.meaning import otlp, setting
+from proxy.settings_cluster import Cluster, ObjectName
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-
-
-class Meaning(NamedTuple):
-    """What a setting means, for `--help`, the reference and the check of its value.
-
-    ``flag`` is its command-line flag without dashes ("" for none), ``otel`` the OpenTelemetry variables that set it:
-    the first present wins. ``least`` and ``most`` bound a number; ``choices`` are the only words allowed, or the
-    only words allowed in a list.
-    """
-
-    text: str
-    unit: Literal["", "s", "bytes"] = ""
-    source: str = ""
-    flag: str = ""
-    value: str = ""
-    otel: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] = ()
-    secret: bool = False
-
-
-def setting(default: Any, text: str, **meaning: Any) -> Any:
-    """A dataclass field that carries its `Meaning`; a callable default makes a fresh value per instance."""
-    metadata = {"meaning": Meaning(text, **meaning)}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def otlp(name: str) -> tuple[str, ...]:
-    """The variables of an OTLP exporter option: the one for traces, then the one for every signal."""
-    return f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +51,18 @@ class Override:
         port = f":{self.port}" if self.port else ""
         scheme = "https://" if self.scheme == "https" else ""
         return f"{namespace}{self.service}{port}={','.join(f'{scheme}{endpoint}' for endpoint in self.endpoints)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """`NS/SVC:PORT`: a port, by name or number, of a Service."""
+
+    namespace: str
+    service: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.service}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +272,20 @@ class Settings:
         "-", "access log: a file, '-' for standard output, or 'off'", flag="access-log", value="FILE|-|off"
     )
     ingress_class: str = setting("", "only Ingresses of this class; empty: all", flag="ingress-class", value="NAME")
+    default_backend: ServicePort | None = setting(
+        None,
+        "Service for requests that no rule takes, where no Ingress has a defaultBackend for every host, or 'off'",
+        source="ingress-nginx --default-backend-service",
+        flag="default-backend",
+        value="NS/SVC:PORT",
+    )
+    default_certificate: ObjectName | None = setting(
+        None,
+        "TLS Secret for hosts without a certificate, or 'off' for a self-signed one",
+        source="ingress-nginx --default-ssl-certificate",
+        flag="default-certificate",
+        value="NS/SECRET",
+    )
     forwarded: bool = setting(False, "also send the Forwarded field", source="RFC 7239", flag="forwarded")
     via: bool = setting(False, "send Via", source="RFC 9110 section 7.6.3; nginx does not", flag="via")
     underscores: bool = setting(False, "keep field names with underscores", source="nginx underscores_in_headers off")
@@ -325,6 +321,7 @@ class Settings:
     limits: Limits = setting(Limits, "limits")
     timeouts: Timeouts = setting(Timeouts, "timeouts")
     tracing: Tracing = setting(Tracing, "tracing")
+    cluster: Cluster = setting(Cluster, "cluster")
 
     def replace(self, **changes: Any) -> Settings:
         """The same settings with some changed."""

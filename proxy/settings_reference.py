@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.catalogue import DEV, LACKS, Entry, catalogue, sections
 from proxy.settings import Limits, Settings, Timeouts, Tracing
+from proxy.settings_cluster import Cluster
 
 INTRODUCTION: Final = """\
 # Settings
@@ -62,6 +63,7 @@ TITLES: Final = {
     "limits": ("Limits", Limits.__doc__),
     "timeouts": ("Timeouts", Timeouts.__doc__),
     "tracing": ("Tracing", Tracing.__doc__),
+    "cluster": ("In a cluster", Cluster.__doc__),
 }
 
 DEV_HEADING: Final = """\

@@ -6,23 +6,15 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.admin.source import Companion, Cursor, Readiness, WorkerSample
-from proxy.channel import (
-    Applied,
-    Apply,
-    AskBatches,
-    AskSample,
-    Batches,
-    Channel,
-    Drain,
-    Order,
-    Report,
-    Sampled,
-)
+from proxy.channel import AskBatches, AskSample, Batches, Channel, Drain, First, Sampled, encoded
+from proxy.link import Link, Parts, Rollout
+from proxy.route.change import Origin, TableChange, whole
 from proxy.route.spec import TableSpec
 from proxy.trace.ring import Ring
 from proxy.workers import next_worker
@@ -30,6 +22,7 @@ from proxy.workers import next_worker
 if TYPE_CHECKING:
     import socket
 
+    from proxy.admin.cluster import ClusterSample
     from proxy.control.problem import Problem
     from proxy.settings import Address, Settings
 
@@ -37,60 +30,26 @@ _log = logging.getLogger(__name__)
 
 _ANSWER: Final = 2.0  # seconds for a worker's answer; one that is busier is left out of this scrape
 _LEAVE: Final = 10.0  # seconds for companions to put away what they started
-_APPLY: Final = 30.0  # seconds to build and serve a table
+_MANY: Final = 500  # specs that are encoded in a thread: below that it takes less than a millisecond
+_MOST_OPEN: Final = 63  # generations that are waited for at a time, beside the newest
 _RECEIVED: Final = 8 * 1024 * 1024  # bytes of spans kept of those that applications sent here
 _RECEIVER: Final = "receiver"
 
-_R = TypeVar("_R", bound=Report)
 
+class Controlling(Protocol):
+    """What follows a cluster; `control.cluster.controller.Controller` does."""
 
-class Link:
-    """One worker process as the supervisor sees it."""
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong beside what the table's build found."""
+        ...
 
-    def __init__(self, index: int, pid: int, channel: Channel) -> None:
-        self.index = index
-        self.pid = pid
-        self.channel = channel
-        self.generation = 0
-        self._next = 0
-        self._waiting: dict[int, asyncio.Future[Report]] = {}
+    def waits(self) -> tuple[str, ...]:
+        """Why there is no table yet, one sentence each."""
+        ...
 
-    def __repr__(self) -> str:
-        return f"Link({self.index}, pid {self.pid}, generation {self.generation})"
-
-    async def ask(self, make: Callable[[int], Order], kind: type[_R], patience: float) -> _R | None:
-        """Send the order that ``make`` makes of its number, and wait for its report.
-
-        None if the worker does not answer within ``patience`` seconds, or dies.
-        """
-        self._next += 1
-        number = self._next
-        answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        try:
-            self.channel.send(make(number))
-            async with asyncio.timeout(patience):
-                report = await answer
-        except (TimeoutError, ConnectionError):
-            return None
-        finally:
-            self._waiting.pop(number, None)
-        return report if isinstance(report, kind) else None
-
-    async def listen(self) -> None:
-        """Hand reports to those who wait for them, until the worker is gone."""
-        try:
-            while True:
-                report = await self.channel.report()
-                answer = self._waiting.get(report.id)
-                if answer is not None and not answer.done():
-                    answer.set_result(report)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(ConnectionError("the worker has ended"))
-        finally:
-            self.channel.close()
+    def sample(self) -> ClusterSample:
+        """Its counters."""
+        ...
 
 
 class Supervisor:
@@ -102,9 +61,14 @@ class Supervisor:
         self.https = https
         self.admin: Address | None = None
         self.received = Ring(_RECEIVED)
+        self.controller: Controlling | None = None
         self._workers = workers
         self._links: dict[int, Link] = {}
         self._table = TableSpec(0)
+        self._origin: Origin | None = None
+        self._rollout: Rollout | None = None  # the newest
+        self._open: list[Rollout] = []  # those that some worker does not serve yet
+        self._parts: tuple[int, Parts] | None = None  # the newest whole table that somebody asked for
         self._problems: Sequence[Problem] = ()
         self._draining = False
         self._exits = 0
@@ -112,6 +76,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_first: Callable[[First], None] | None = None
 
     def __repr__(self) -> str:
         return f"Supervisor(generation {self._table.generation}, {list(self._links.values())})"
@@ -152,7 +117,11 @@ class Supervisor:
 
     def problems(self) -> Sequence[Problem]:
         """See `admin.source.Source`."""
-        return self._problems
+        return self._problems if self.controller is None else [*self._problems, *self.controller.problems()]
+
+    def cluster(self) -> ClusterSample | None:
+        """See `admin.source.Source`."""
+        return None if self.controller is None else self.controller.sample()
 
     def exits(self) -> int:
         """See `admin.source.Source`."""
@@ -166,7 +135,8 @@ class Supervisor:
         generation = self._table.generation
         if generation == 0:
             reasons.append("no configuration has been read yet")
-        serving = sum(1 for link in self._links.values() if link.generation == generation)
+            reasons += self.controller.waits() if self.controller is not None else ()
+        serving = self._serving_at(generation)
         if serving < self._workers:
             reasons.append(f"{serving} of {self._workers} workers serve generation {generation}")
         return Readiness(not reasons, tuple(reasons))
@@ -185,37 +155,73 @@ class Supervisor:
 
     async def apply(self, table: TableSpec, problems: Sequence[Problem]) -> None:
         """Serve a new table in every worker; returns when all do. Problems are kept for /routes."""
+        rollout = await self.swap(table, whole(table), problems)
+        for link in list(self._links.values()):
+            await link.idle()
+        await rollout.settled()
+
+    async def swap(self, table: TableSpec, change: TableChange, problems: Sequence[Problem]) -> Rollout:
+        """Begin to serve a table, which ``change`` makes of the one before, in every worker."""
+        parts = encoded(change) if len(change) < _MANY else await asyncio.to_thread(encoded, change)
         self._problems = problems
         self._table = table
-        await asyncio.gather(*(self._apply_to(link) for link in list(self._links.values())))
+        self._origin = change.origin
+        self._rollout = rollout = Rollout(change, parts, time.time_ns)
+        self._open = [*self._open[-_MOST_OPEN:], rollout]
+        for link in list(self._links.values()):
+            link.offer(rollout)
+        return rollout
 
     def report(self, problems: Sequence[Problem]) -> None:
         """Keep what is wrong with files whose table was not taken over."""
         self._problems = problems
 
-    async def _apply_to(self, link: Link) -> None:
-        table = self._table
-        report = await link.ask(partial(Apply, table=table), Applied, _APPLY)
-        if report is not None and report.error:
-            _log.error("worker %d keeps generation %d: %s", link.index, report.generation, report.error)
-        if report is not None:
-            link.generation = report.generation
-        await self._notify()
+    async def _whole(self) -> tuple[int, Parts]:
+        """The newest table, for a worker that begins."""
+        table, origin = self._table, self._origin
+        if self._parts is None or self._parts[0] != table.generation:
+            parts = await asyncio.to_thread(lambda: encoded(whole(table, origin)))
+            self._parts = table.generation, parts
+            return self._parts
+        return self._parts
+
+    def _arrived(self) -> None:
+        """A worker serves another table than before, or has kept the one it had."""
+        for rollout in self._open:
+            if self._serving_at(rollout.generation) >= self._workers and not rollout.done.done():
+                rollout.done.set_result(None)
+        self._open = [rollout for rollout in self._open if not rollout.done.done()]
+        self._keep(self._notify())
+
+    def _serving_at(self, generation: int) -> int:
+        """How many workers serve this generation or a later one."""
+        return sum(link.generation >= generation for link in self._links.values())
 
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+    def _served_first(self, first: First) -> None:
+        if self.on_first is not None:
+            self.on_first(first)
 
     async def serving(self) -> None:
         """Wait until every worker serves the table."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.readiness().ready or self._stopping.is_set())
 
+    async def ending(self) -> None:
+        """Wait until the proxy begins to drain."""
+        await self._stopping.wait()
+
     # The process
 
     def spawn(self, companion: Companion) -> None:
         """Run a companion until it ends or the proxy does; a companion that fails stops the proxy."""
-        task = asyncio.get_running_loop().create_task(self._accompany(companion))
+        self._keep(self._accompany(companion))
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -236,17 +242,14 @@ class Supervisor:
             self.stop(1)
             return
         index, pid, sock = started
-        task = asyncio.get_running_loop().create_task(self._employ(index, pid, sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(self._employ(index, pid, sock))
 
     async def _employ(self, index: int, pid: int, sock: socket.socket) -> None:
-        link = Link(index, pid, await Channel.open(sock))
+        link = Link(index, pid, await Channel.open(sock), self._whole, self._arrived, self._served_first)
         self._links[index] = link
-        listening = asyncio.get_running_loop().create_task(link.listen())
-        if self._table.generation:
-            await self._apply_to(link)
-        await listening
+        if self._rollout is not None:
+            link.offer(self._rollout)
+        await link.listen()
         if self._links.get(index) is link:
             del self._links[index]
         if not self._draining:

@@ -19,7 +19,8 @@ from typing import Any, Final
 from proxy.catalogue import Entry
 from proxy.errors import SettingsError
 from proxy.net import addresses
-from proxy.settings import Address, Network, Override
+from proxy.settings import Address, Network, Override, ServicePort
+from proxy.settings_cluster import ObjectName
 
 SIZES: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 TIMES: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,7 +28,7 @@ TRUE: Final = ("true", "yes", "on", "1")
 FALSE: Final = ("false", "no", "off", "0")
 
 # A DNS label (RFC 1123), which names of namespaces and services are.
-_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def read(entry: Entry, raw: object) -> Any:
@@ -157,7 +158,7 @@ def override(text: str) -> Override:
     if not equals or not right or (slash and not namespace) or (colon and not port):
         raise SettingsError(f"'{text}' is not {shape}; for example default/shop:80=127.0.0.1:3000")
     for name, what in ((namespace, "namespace"), (service, "service"), (port, "port")):
-        if (name or what == "service") and not _LABEL.fullmatch(name):
+        if (name or what == "service") and not LABEL.fullmatch(name):
             raise SettingsError(f"'{name}' in '{text}' is not the name of a {what}; write {shape}")
     if port.isdecimal() and not 1 <= int(port) <= 65535:
         raise SettingsError(f"'{port}' in '{text}' is not a port; ports are 1 to 65535")
@@ -182,6 +183,31 @@ def override(text: str) -> Override:
 def overrides(_entry: Entry, raw: object) -> tuple[Override, ...]:
     """Overrides, separated by spaces or semicolons where they are one text."""
     return tuple(override(piece) for piece in _pieces(raw, r"[\s;]+"))
+
+
+def object_name(entry: Entry, raw: object) -> ObjectName | None:
+    """``NS/NAME``; ``off`` is none."""
+    text = word(entry, raw)
+    if text == "off":
+        return None
+    namespace, _, name = text.partition("/")
+    if not LABEL.fullmatch(namespace) or not all(LABEL.fullmatch(part) for part in name.split(".")):
+        raise SettingsError(f"'{text}' is not {entry.placeholder}; for example default/shop")
+    return ObjectName(namespace, name)
+
+
+def service_port(entry: Entry, raw: object) -> ServicePort | None:
+    """``NS/SVC:PORT``; ``off`` is none."""
+    text = word(entry, raw)
+    if text == "off":
+        return None
+    name, _, port = text.rpartition(":")
+    namespace, _, service = name.partition("/")
+    if not all(LABEL.fullmatch(part) for part in (namespace, service, port)):
+        raise SettingsError(f"'{text}' is not {entry.placeholder}; for example default/shop:80")
+    if port.isdecimal() and not 1 <= int(port) <= 65535:
+        raise SettingsError(f"'{port}' in '{text}' is not a port; ports are 1 to 65535")
+    return ServicePort(namespace, service, port)
 
 
 def listeners(_entry: Entry, raw: object) -> tuple[Address, ...]:
@@ -210,6 +236,8 @@ _READERS: Final[dict[Any, Callable[[Entry, object], Any]]] = {
     bool: truth,
     str: word,
     Address | None: listener,
+    ObjectName | None: object_name,
+    ServicePort | None: service_port,
     tuple[str, ...]: words,
     tuple[tuple[str, str], ...]: pairs,
     tuple[Path, ...]: paths,

@@ -12,9 +12,11 @@ from proxy.errors import Kind
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
+from proxy.route.change import whole
 from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
-from proxy.route.table import Table, check_backends
+from proxy.route.table import Table
+from proxy.swap import Swap
 from proxy.trace.context import Propagation
 from proxy.trace.encoder import Encoder
 from proxy.trace.sampling import Sampler
@@ -91,23 +93,23 @@ class Worker:
 
     def apply(self, spec: TableSpec) -> None:
         """Route by another table from the next request on; raises `SettingsError` and keeps the old if it cannot."""
-        # First of all: a table that cannot be built must not cost the old one its endpoints.
-        check_backends(spec, {each.key for each in spec.backends})
-        self.table = Table(spec, self.registry.backends(spec), self.ledger.of)
-        self.settle()  # what has finished still counts for the routes it took
-        self.ledger.keep(spec)
-        self.encoder.forget()
-        self.registry.retire()
-        named = {id(endpoint.pool) for backend in self.registry.current() for endpoint in backend.endpoints}
-        for pool in self.pools:
-            if id(pool) not in named:
-                pool.retire()
+        change = whole(spec)
+        swap = Swap(self, None, change)
+        swap.take(change)
+        swap.commit()
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """No table names an endpoint any more: its idle connections close now, the others when they come back."""
+        if isinstance(endpoint.pool, Pool):
+            endpoint.pool.retire()
 
     def open_pool(self, endpoint: Endpoint) -> Pool:
         """The pool of an endpoint that is used for the first time."""
         tls = endpoint.scheme == "https"
         pool = Pool(self.connector, endpoint.host, endpoint.port, tls=tls, server_name=endpoint.server_name)
         endpoint.pool = pool
+        if not endpoint.watchers:
+            pool.retire()  # a request that was routed to it by an earlier table
         self.pools.append(pool)
         return pool
 
@@ -167,7 +169,7 @@ class Worker:
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
                     exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
-                if access_log is not None:
+                if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
             except Exception:
                 self._failures += 1

@@ -9,11 +9,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Order, Report
+from proxy.channel import (
+    Applied,
+    AskBatches,
+    AskSample,
+    Batches,
+    Channel,
+    Commit,
+    Drain,
+    First,
+    Order,
+    Prepare,
+    Prepared,
+    Report,
+    decoded,
+    encoded,
+)
+from proxy.route.change import TableChange, merged, whole
 from tests.rig import table
 
-ORDERS: list[Order] = [Apply(1, table(7)), AskSample(2), AskBatches(3, 1 << 40), Drain()]
-REPORTS: list[Report] = [Applied(1, 7), Applied(1, 6, "no such policy"), Batches(3, 9, [b"", b"\0" * 100_000])]
+ORDERS: list[Order] = [
+    Prepare(1, encoded(whole(table(7)))[0]),
+    Commit(5),
+    AskSample(2),
+    AskBatches(3, 1 << 40),
+    Drain(),
+]
+REPORTS: list[Report] = [
+    Prepared(1, 7),
+    Prepared(1, 6, "no such policy"),
+    Applied(2, 7, 1 << 60),
+    First(0, 7, b"t" * 16, b"", 1, 2, 200),
+    Batches(3, 9, [b"", b"\0" * 100_000]),
+]
 
 
 async def pair() -> tuple[Channel, Channel]:
@@ -81,11 +109,23 @@ def test_any_fragmentation(size: int, which: list[int]) -> None:
 
 
 async def test_a_large_table() -> None:
-    routes = tuple(msgspec.structs.replace(table().routes[0], path=f"/{number}") for number in range(20_000))
-    order = Apply(1, msgspec.structs.replace(table(), routes=routes))
+    routes = tuple(msgspec.structs.replace(table().routes[0], host=f"h{number}.test") for number in range(20_000))
+    change = whole(msgspec.structs.replace(table(7), routes=routes))
+    sent = encoded(change)
+    assert len(sent) > 100
     supervisor, worker = await pair()
-    supervisor.send(order)
-    assert await worker.order() == order
+    for number, raw in enumerate(sent):
+        supervisor.send(Prepare(1, raw, last=number == len(sent) - 1))
+    found = TableChange(7, 7)
+    for number in range(len(sent)):
+        order = await worker.order()
+        assert isinstance(order, Prepare)
+        assert order.last == (number == len(sent) - 1)
+        part = decoded(order.change)
+        assert len(part) < 1000
+        assert (part.generation, part.base) == (7, 0)
+        found = merged(found, msgspec.structs.replace(part, base=7))
+    assert (found.hosts, found.backends) == (change.hosts, change.backends)
     supervisor.close()
     worker.close()
 

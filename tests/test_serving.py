@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,22 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Sampled
+from proxy.channel import (
+    Applied,
+    AskBatches,
+    AskSample,
+    Batches,
+    Channel,
+    Commit,
+    Drain,
+    Prepare,
+    Prepared,
+    Sampled,
+    encoded,
+)
 from proxy.errors import SettingsError
+from proxy.route.change import TableChange, whole
+from proxy.route.spec import TableSpec
 from proxy.serving import RESTART, Serving
 from proxy.settings import Settings, Timeouts, Tracing
 from proxy.workers import Slot
@@ -41,6 +56,18 @@ class Stage:
         self.channel.send(kind(self._number, *values))
         report = await asyncio.wait_for(self.channel.report(), 20)
         assert report.id == self._number
+        return report
+
+    async def prepare(self, spec: TableSpec | TableChange) -> Prepared:
+        change = whole(spec) if isinstance(spec, TableSpec) else spec
+        report = await self.order(Prepare, *encoded(change))
+        assert isinstance(report, Prepared)
+        return report
+
+    async def apply(self, spec: TableSpec | TableChange) -> Applied:
+        assert (await self.prepare(spec)).error == ""
+        report = await self.order(Commit)
+        assert isinstance(report, Applied)
         return report
 
     async def ask(self, data: bytes = ASK) -> bytes:
@@ -81,8 +108,11 @@ def test_no_request_is_taken_before_there_is_a_table() -> None:
         asking = asyncio.ensure_future(s.ask())
         await asyncio.sleep(0.1)
         assert not asking.done()
-        applied = await s.order(Apply, one_port())
-        assert applied == Applied(1, 1)
+        assert (await s.prepare(one_port())).generation == 1
+        await asyncio.sleep(0.05)
+        assert not asking.done(), "prepared is not served"
+        applied = await s.order(Commit)
+        assert (applied.generation, abs(time.time_ns() - applied.at_ns) < 10**10) == (1, True)
         assert (await asking).startswith(b"HTTP/1.1 502 ")
 
     assert play(story) == 0
@@ -90,11 +120,15 @@ def test_no_request_is_taken_before_there_is_a_table() -> None:
 
 def test_a_refused_table_is_reported_and_the_old_one_served() -> None:
     async def story(s: Stage) -> None:
-        await s.order(Apply, one_port())
-        broken = table(2)
-        report = await s.order(Apply, type(broken)(2, broken.routes))
+        await s.apply(one_port())
+        report = await s.prepare(TableSpec(2, table(2).routes))
         assert report.generation == 1
         assert "default/web:80" in report.error
+        assert (await s.ask()).startswith(b"HTTP/1.1 502 ")
+        assert (await s.order(Commit)).generation == 1, "there is nothing to commit"
+        report = await s.prepare(TableChange(9, 8))
+        assert "a change of generation 8, but 1 is served" in report.error
+        assert (await s.apply(TableChange(2, 1))).generation == 2
         assert (await s.ask()).startswith(b"HTTP/1.1 502 ")
 
     assert play(story) == 0
@@ -102,7 +136,7 @@ def test_a_refused_table_is_reported_and_the_old_one_served() -> None:
 
 def test_counters_and_spans_are_told() -> None:
     async def story(s: Stage) -> None:
-        await s.order(Apply, one_port())
+        await s.apply(one_port())
         await s.ask()
         report = await s.order(AskSample)
         assert isinstance(report, Sampled)
@@ -126,7 +160,7 @@ def test_drain_lets_the_busy_finish_and_closes_the_door() -> None:
     async def story(s: Stage) -> None:
         with socket.create_server(("127.0.0.1", 0)) as upstream:
             upstream.setblocking(False)
-            await s.order(Apply, table(1, address="127.0.0.1", ports=(upstream.getsockname()[1],)))
+            await s.apply(table(1, address="127.0.0.1", ports=(upstream.getsockname()[1],)))
             idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", s.port)
             asking = asyncio.ensure_future(s.ask())
             far, _ = await asyncio.get_running_loop().sock_accept(upstream)
@@ -146,7 +180,7 @@ def test_drain_lets_the_busy_finish_and_closes_the_door() -> None:
 def test_drain_is_bounded() -> None:
     async def story(s: Stage) -> None:
         with socket.create_server(("127.0.0.1", 0)) as upstream:
-            await s.order(Apply, table(1, address="127.0.0.1", ports=(upstream.getsockname()[1],)))
+            await s.apply(table(1, address="127.0.0.1", ports=(upstream.getsockname()[1],)))
             asking = asyncio.ensure_future(s.ask())
             await asyncio.sleep(0.1)
             s.channel.send(Drain())
@@ -158,7 +192,7 @@ def test_drain_is_bounded() -> None:
 
 def test_told_alone_it_goes_and_another_may_come() -> None:
     async def story(s: Stage) -> None:
-        await s.order(Apply, one_port())
+        await s.apply(one_port())
         os.kill(os.getpid(), 15)
         assert await asyncio.wait_for(asyncio.shield(s.task), 20) == RESTART
 

@@ -50,7 +50,7 @@ SHORT = {
 }
 
 # Folders of tests that mirror no room: parts, peers and whole-proxy tests.
-OTHER_TESTS = {"edge", "fuzz", "harness", "real"}
+OTHER_TESTS = {"edge", "fuzz", "harness", "kubernetes", "real"}
 
 # What is built, installed or downloaded here, and not ours.
 COMPILED = {".c", ".so"}

@@ -6,11 +6,25 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from proxy.admin.source import Cursor, WorkerSample
-from proxy.channel import Applied, Apply, AskBatches, AskSample, Batches, Channel, Drain, Sampled
+from proxy.channel import (
+    Applied,
+    AskBatches,
+    AskSample,
+    Batches,
+    Channel,
+    Commit,
+    Drain,
+    Prepare,
+    Prepared,
+    Sampled,
+    decoded,
+)
+from proxy.route.change import TableChange, whole
 from proxy.settings import Settings, Timeouts
 from proxy.supervisor import Supervisor
 from tests.rig import table
@@ -56,11 +70,24 @@ async def soon(condition: Any) -> None:
             await asyncio.sleep(0.001)
 
 
-async def apply(worker: Channel, error: str = "") -> Apply:
+async def prepare(worker: Channel, error: str = "") -> TableChange:
     order = await asyncio.wait_for(worker.order(), 20)
-    assert isinstance(order, Apply)
-    worker.send(Applied(order.id, 0 if error else order.table.generation, error))
-    return order
+    assert isinstance(order, Prepare)
+    change = decoded(order.change)
+    worker.send(Prepared(order.id, change.generation, error))
+    return change
+
+
+async def commit(worker: Channel, generation: int) -> None:
+    order = await asyncio.wait_for(worker.order(), 20)
+    assert isinstance(order, Commit)
+    worker.send(Applied(order.id, generation, time.time_ns()))
+
+
+async def apply(worker: Channel) -> TableChange:
+    change = await prepare(worker)
+    await commit(worker, change.generation)
+    return change
 
 
 async def test_ready_when_every_worker_serves_the_table() -> None:
@@ -71,8 +98,8 @@ async def test_ready_when_every_worker_serves_the_table() -> None:
         await soon(lambda: "pid 100" in repr(supervisor))
         applying = asyncio.ensure_future(supervisor.apply(table(3), ()))
         serving = asyncio.ensure_future(supervisor.serving())
-        order = await apply(first)
-        assert order.table == table(3) == supervisor.table()
+        assert await apply(first) == whole(table(3))
+        assert supervisor.table() == table(3)
         await applying
         assert supervisor.readiness().reasons == ("1 of 2 workers serve generation 3",)
         assert not serving.done()
@@ -93,7 +120,7 @@ async def test_not_ready_while_another_table_is_on_its_way_or_refused() -> None:
         await applying
         assert s.supervisor.readiness().ready
         applying = asyncio.ensure_future(s.supervisor.apply(table(2), ()))
-        await apply(worker, "no such policy")
+        await prepare(worker, "no such policy")
         await applying
         assert s.supervisor.readiness().reasons == ("0 of 1 workers serve generation 2",)
         worker.close()

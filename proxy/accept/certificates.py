@@ -6,11 +6,12 @@ import contextlib
 import os
 import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from proxy.net.contexts import server_context
 from proxy.net.records import ServerObject
+from proxy.route.change import certificates_of
 from proxy.route.spec import CertificateSpec, TableSpec
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -29,6 +30,18 @@ class _Choice(NamedTuple):
     default: ssl.SSLContext | None
 
 
+class _Loaded(NamedTuple):
+    """A certificate that is shown for these hosts."""
+
+    hosts: tuple[str, ...]
+    certificate: bytes
+    key: bytes
+    context: ssl.SSLContext
+
+    def __repr__(self) -> str:
+        return f"_Loaded({self.hosts})"  # never the key
+
+
 class Certificates:
     """The certificates of a table, and the one context that listeners use.
 
@@ -41,12 +54,13 @@ class Certificates:
         self.context: Final = server_context()
         self.context.sni_callback = self._choose
         self._choice = _Choice({}, {}, None)
-        self._loaded: dict[str, tuple[CertificateSpec, ssl.SSLContext]] = {}  # by secret
-        self._fallback: CertificateSpec | None = None
+        self._loaded: dict[str, _Loaded] = {}  # by secret, "" the default's
+        self._fallback: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
         names = ", ".join([*self._choice.exact, *(f"*.{name}" for name in self._choice.wildcard)])
-        return f"Certificates({', '.join(self._loaded)}; for {names or 'no name'})"
+        loaded = ", ".join(secret or "a default" for secret in self._loaded)
+        return f"Certificates({loaded}; for {names or 'no name'})"
 
     def update(self, spec: TableSpec) -> list[str]:
         """Serve the certificates of another table from the next handshake on.
@@ -55,26 +69,23 @@ class Certificates:
         with what it had, another is left out. Certificates that have not changed keep their contexts. Where two
         name the same host, the first wins.
         """
-        problems: list[str] = []
-        loaded: dict[str, tuple[CertificateSpec, ssl.SSLContext]] = {}
-        exact: dict[str, ssl.SSLContext] = {}
-        wildcard: dict[str, ssl.SSLContext] = {}
-        for certificate in spec.certificates:
-            context = self._load(certificate, loaded, problems)
-            if context is not None:
-                for host in certificate.hosts:
-                    if host.startswith("*."):
-                        wildcard.setdefault(host[2:], context)
-                    else:
-                        exact.setdefault(host, context)
-        default = None
-        if spec.default_certificate is not None:
-            default = self._load(spec.default_certificate, loaded, problems)
-        if default is None:
-            default = self._load(self._self_signed(), loaded, problems)
-        self._loaded = loaded
-        self._choice = _Choice(exact, wildcard, default)
-        return problems
+        found = certificates_of(spec)
+        draft = self.draft()
+        draft.take(found)
+        draft.keep(found)
+        return self.show(draft)
+
+    def draft(self) -> Draft:
+        """The next table's certificates, to be prepared beside these."""
+        return Draft(self._loaded, self._choice)
+
+    def show(self, draft: Draft) -> list[str]:
+        """Serve what a draft holds from the next handshake on; returns its problems, as `update` does."""
+        default = draft.loaded.get("")
+        context = self._own() if default is None else default.context
+        self._loaded = draft.loaded
+        self._choice = _Choice(draft.exact, draft.wildcard, context)
+        return draft.problems
 
     def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         """OpenSSL's callback for each ClientHello, also one without SNI. Host names ignore case (RFC 6066)."""
@@ -89,40 +100,83 @@ class Certificates:
         if context is not None:
             tls.context = context
 
-    def _load(
-        self,
-        certificate: CertificateSpec,
-        loaded: dict[str, tuple[CertificateSpec, ssl.SSLContext]],
-        problems: list[str],
-    ) -> ssl.SSLContext | None:
-        secret = certificate.secret
-        for known in (loaded.get(secret), self._loaded.get(secret)):
-            if known is not None and _same(known[0], certificate):
-                loaded[secret] = known
-                return known[1]
+    def _own(self) -> ssl.SSLContext:
+        """The context of the self-signed certificate, which is made when it is first needed."""
+        if self._fallback is None:
+            # Imported only where it is needed: `cryptography` costs a worker's start 50 ms.
+            from proxy.accept.selfsigned import default_certificate
+
+            self._fallback = _context(default_certificate())
+        return self._fallback
+
+
+class Draft:
+    """The certificates of a table that is not served yet: a copy, in which only what differs is loaded."""
+
+    __slots__ = ("_known", "exact", "loaded", "problems", "wildcard")
+
+    def __init__(self, loaded: Mapping[str, _Loaded], choice: _Choice) -> None:
+        self._known: Final = loaded
+        self.loaded: Final = dict(loaded)
+        self.exact: Final = dict(choice.exact)
+        self.wildcard: Final = dict(choice.wildcard)
+        self.problems: Final[list[str]] = []
+
+    def __repr__(self) -> str:
+        return f"Draft({len(self.loaded)} certificates, {len(self.problems)} problems)"
+
+    def take(self, changes: Mapping[str, CertificateSpec | None]) -> None:
+        """Load these; None is one that goes. What cannot be used is a problem."""
+        for secret in changes:
+            self._release(secret)
+        for secret, spec in changes.items():
+            if spec is None:
+                self.loaded.pop(secret, None)
+                continue
+            context = self._load(secret, spec)
+            if context is None:
+                self.loaded.pop(secret, None)
+                continue
+            for host in spec.hosts:
+                names, key = self._names(host)
+                names[key] = context
+
+    def keep(self, secrets: Iterable[str]) -> None:
+        """No others than these stay."""
+        self.take(dict.fromkeys(self.loaded.keys() - set(secrets)))
+
+    def _release(self, secret: str) -> None:
+        """Free the hosts of a certificate, but for those that another has taken over meanwhile."""
+        before = self.loaded.get(secret)
+        for host in before.hosts if before is not None else ():
+            names, key = self._names(host)
+            if before is not None and names.get(key) is before.context:
+                del names[key]
+
+    def _names(self, host: str) -> tuple[dict[str, ssl.SSLContext], str]:
+        return (self.wildcard, host[2:]) if host.startswith("*.") else (self.exact, host)
+
+    def _load(self, secret: str, spec: CertificateSpec) -> ssl.SSLContext | None:
+        for name in (secret, spec.secret):
+            known = self.loaded.get(name) or self._known.get(name)
+            if known is not None and (known.certificate, known.key) == (spec.certificate, spec.key):
+                self.loaded[secret] = known._replace(hosts=spec.hosts)
+                return known.context
         try:
-            context = _context(certificate)
+            context = _context(spec)
         except (OSError, ValueError) as exc:  # SSLError is an OSError; ValueError is ours
-            before = self._loaded.get(secret)
-            problems.append(
-                f"TLS secret {secret}: {_reason(exc)}; "
+            before = self._known.get(secret)
+            self.problems.append(
+                f"TLS secret {spec.secret}: {_reason(exc)}; "
                 + ("its former certificate stays in use" if before else "it is left out")
                 + ". tls.crt must hold a PEM certificate chain, the leaf first, and tls.key its unencrypted PEM key."
             )
             if before is None:
                 return None
-            loaded[secret] = before
-            return before[1]
-        loaded[secret] = (certificate, context)
+            self.loaded[secret] = before._replace(hosts=spec.hosts)
+            return before.context
+        self.loaded[secret] = _Loaded(spec.hosts, spec.certificate, spec.key, context)
         return context
-
-    def _self_signed(self) -> CertificateSpec:
-        if self._fallback is None:
-            # Imported only where it is needed: `cryptography` costs a worker's start 50 ms.
-            from proxy.accept.selfsigned import default_certificate
-
-            self._fallback = default_certificate()
-        return self._fallback
 
 
 def ignore_malformed_names() -> None:
@@ -138,10 +192,6 @@ def ignore_malformed_names() -> None:
             report(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _same(one: CertificateSpec, other: CertificateSpec) -> bool:
-    return one.certificate == other.certificate and one.key == other.key
 
 
 def _context(certificate: CertificateSpec) -> ssl.SSLContext:

@@ -26,6 +26,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ExemplarLine
 
 from proxy import __version__
+from proxy.admin import cluster
+from proxy.admin.cluster import ClusterSample
 from proxy.admin.departed import add_exports, merge_endpoints
 from proxy.admin.source import Problem, WorkerSample
 from proxy.route.spec import TableSpec
@@ -44,6 +46,7 @@ class Moment(NamedTuple):
     table: TableSpec
     problems: Sequence[Problem]
     ready: bool
+    cluster: ClusterSample | None = None  # of a controller
 
 
 class _Families(Collector):
@@ -60,6 +63,8 @@ class _Families(Collector):
         yield from _spans(self._moment.samples)
         yield from _workers(self._moment)
         yield from _configuration(self._moment)
+        if self._moment.cluster is not None:
+            yield from cluster.families(self._moment.cluster)
 
 
 def families(moment: Moment) -> Iterator[Metric]:

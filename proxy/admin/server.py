@@ -116,8 +116,9 @@ class Admin:
     async def metrics(self, request: web.Request) -> web.Response:
         """The counters of all workers."""
         samples = self._departed.complete(await self._source.samples())
+        source = self._source
         moment = metrics.Moment(
-            samples, self._source.exits(), self._source.table(), self._source.problems(), self._source.readiness().ready
+            samples, source.exits(), source.table(), source.problems(), source.readiness().ready, source.cluster()
         )
         body, content_type = await self._made(lambda: metrics.expose(moment, request.headers.get("Accept", "")))
         # aiohttp would put its own charset into `content_type`; the formats define theirs.

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from proxy.admin.cluster import ClusterSample
 from proxy.route.spec import TableSpec
 from proxy.route.stats import RouteSample
 from proxy.settings import Address, Settings
@@ -118,6 +119,10 @@ class Source(Protocol):
 
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the configuration as it was last read."""
+        ...
+
+    def cluster(self) -> ClusterSample | None:
+        """What a controller counts; None where no cluster is followed."""
         ...
 
     def exits(self) -> int:

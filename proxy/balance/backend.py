@@ -29,8 +29,9 @@ class Backend:
         *,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        watch: bool = True,
     ) -> None:
-        """Raises `SettingsError` for a hash key that cannot be read."""
+        """Raises `SettingsError` for a hash key that cannot be read. ``watch``: hear of the endpoints' health."""
         self.spec = spec
         self.endpoints = endpoints
         self.key: Callable[[KeyInputs], bytes] | None = compile_key(spec.hash_by) if spec.policy == "hash" else None
@@ -40,12 +41,21 @@ class Backend:
         self._only = endpoints[0] if len(endpoints) == 1 else None
         self._up: tuple[Endpoint, ...] = ()
         self._out: tuple[Endpoint, ...] = ()
-        for endpoint in endpoints:
+        for endpoint in endpoints if watch else ():
             endpoint.watchers.append(self.refresh)
         self.refresh()
 
     def __repr__(self) -> str:
         return f"Backend({self.spec.key}, {self._policy!r}, {len(self._up)} of {len(self.endpoints)} endpoints)"
+
+    def become(self, other: Backend) -> None:
+        """Be what another one is, from the next pick on. Who watches which endpoints is the registry's business."""
+        self.spec = other.spec
+        self.endpoints = other.endpoints
+        self.key = other.key
+        self._policy = other._policy
+        self._only = other._only
+        self.refresh()
 
     def refresh(self) -> None:
         """Take in that an endpoint was ejected or came back."""

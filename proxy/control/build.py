@@ -1,8 +1,11 @@
-"""Kubernetes objects into a table.
+"""Kubernetes objects into a table, and a change of some of them into the next.
 
-Ingresses are taken in the order of their age, so that of two that want the same the older has it. What one of them
-cannot have, or names in vain, is a problem of that Ingress and leaves everything else as it is: the table that comes
-out is always complete.
+objects > claims of each Ingress (`control.claims`) > each host resolved from all its claims (`control.hosts`) > table.
+Each step is a pure function of what it is shown, and is redone when something that it has asked for is touched. A full
+build is the same code with everything touched; so a table does not depend on how it came about.
+
+Ingresses go in the order of their age. What one of them cannot have, or names in vain, is a problem of that Ingress
+and leaves everything else as it is: the table that comes out is always complete.
 
 An Ingress's ``defaultBackend`` serves what no rule of any Ingress matches: first on the hosts that its own rules name,
 and, of the Ingresses that have one, the first serves every other host too; those whose rules name no host, or that
@@ -11,37 +14,29 @@ have none, go before the others in that.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from proxy.control.annotations import NGINX, Options, options_of
-from proxy.control.certificates import CertificateReader, Certificates
+from msgspec.structs import replace
+
+from proxy.control import hosts as resolving
+from proxy.control.certificates import CertificateReader, Secrets, spec_of
+from proxy.control.claims import EVERYTHING, Choices, Claims, compiled, judge, selects
 from proxy.control.endpoints import Backends
-from proxy.control.objects import CLASS_ANNOTATION, DEFAULT_CLASS_ANNOTATION
+from proxy.control.hosts import Conflict
 from proxy.control.problem import Problem, Subject
-from proxy.route.match import path_key
-from proxy.route.spec import RouteSpec, TableSpec
+from proxy.control.view import Dependents, View
+from proxy.route.spec import BackendSpec, CertificateSpec, HostSpec, RouteSpec, TableSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from proxy.control.objects import Ingress, IngressBackend, Objects, Place
+    from proxy.control.objects import Key, Topic
+    from proxy.control.store import Objects
     from proxy.settings import Override
 
-_NEVER: Final = "~"  # sorts after every timestamp: an object without one is taken for the newest
+S = TypeVar("S")
 
-
-class Choices(NamedTuple):
-    """What an operator chooses for all Ingresses."""
-
-    ingress_class: str = ""  # only this class; "" for all
-    defaults: Options = Options()  # where annotations say nothing
-    verify_upstreams: bool = False  # TLS upstreams must prove who they are
-    default_certificate: str = ""  # Secret, namespace/name
-    most_tries: int = Options().tries  # attempts for one request, whatever annotations say
-
-
-EVERYTHING: Final = Choices()
+__all__ = ["EVERYTHING", "Builder", "Choices", "Step", "build"]
 
 
 def build(
@@ -57,175 +52,279 @@ def build(
 
     ``reader`` keeps what it has parsed from one build to the next. ``now`` is what certificates are judged by.
     """
-    builder = _Builder(objects, overrides, choices, reader or CertificateReader(), now or datetime.now(UTC))
-    return builder.build(generation)
+    builder = Builder(objects, overrides, choices, reader)
+    step = builder.update(None, now)
+    return builder.table(generation), list(step.problems)
 
 
-class _Default(NamedTuple):
-    """A defaultBackend that may serve every host."""
+class Step(NamedTuple):
+    """What an update changed, as `route.change.TableChange` has it, and everything that is wrong now."""
 
-    ingress: Ingress
-    subject: Subject
-    route: RouteSpec
-    everywhere: bool  # its Ingress is for no host in particular
+    hosts: dict[str, HostSpec | None]
+    backends: dict[str, BackendSpec | None]
+    certificates: dict[str, CertificateSpec | None]
+    problems: tuple[Problem, ...]
+    compiled: int  # Ingresses
+    resolved: int  # hosts
+
+    @property
+    def changed(self) -> bool:
+        """Whether the table is another than before."""
+        return bool(self.hosts or self.backends or self.certificates)
 
 
-class _Builder:
+class Builder:
+    """The table of a store of objects, kept up to date."""
+
     def __init__(
         self,
         objects: Objects,
-        overrides: Sequence[Override],
-        choices: Choices,
-        reader: CertificateReader,
-        now: datetime,
+        overrides: Sequence[Override] = (),
+        choices: Choices = EVERYTHING,
+        reader: CertificateReader | None = None,
     ) -> None:
         self._objects = objects
+        self._overrides = overrides
         self._choices = choices
         self._backends = Backends(objects, overrides, choices.verify_upstreams)
-        self._certificates = Certificates(objects, reader, now)
-        self._routes: list[RouteSpec] = []
-        self._owners: dict[tuple[str, str, bytes], RouteSpec] = {}  # what makes two rules the same -> the first
-        self._host_defaults: dict[str, RouteSpec] = {}
-        self._defaults: list[_Default] = []
-        self._subjects: list[Subject] = []
+        self._secrets = Secrets(objects, reader or CertificateReader())
+        self._claims: dict[Key, Claims] = {}
+        self._dependents: Dependents[Key] = Dependents()  # Ingresses
+        self._claimants: dict[tuple[str, str], set[Key]] = {}  # ("rules" or "tls", host) -> Ingresses
+        self._fallback: RouteSpec | None = None
+        self._conflicts: dict[tuple[str, str], tuple[Conflict, ...]] = {}
+        self._shown: dict[str, Key] = {}  # host -> Secret
+        self._shown_for: dict[Key, set[str]] = {}  # Secret -> hosts
+        # The table.
+        self._hosts: dict[str, HostSpec] = {}
+        self._specs: dict[str, BackendSpec] = {}
+        self._certificates: dict[str, CertificateSpec] = {}
+        self._table: TableSpec | None = None
 
-    def build(self, generation: int) -> tuple[TableSpec, list[Problem]]:
-        for ingress in sorted(self._objects.ingresses.values(), key=age):
-            if selects(ingress, self._choices.ingress_class, self._objects):
-                self._take(ingress)
-        for ingress, place in self._objects.broken:
-            if selects(ingress, self._choices.ingress_class, self._objects):
-                self._judge(ingress, place)
-        default = self._default_route()
-        default_certificate = self._certificates.default(self._choices.default_certificate)
-        table = TableSpec(
-            generation=generation,
-            routes=tuple(self._routes),
-            backends=tuple(self._backends.specs.values()),
-            certificates=self._certificates.specs(),
-            default_route=default,
-            default_certificate=default_certificate,
-            host_defaults=tuple(self._host_defaults.values()),
-        )
-        problems = [problem for subject in self._subjects for problem in subject.problems]
-        problems += self._certificates.problems
+    def __repr__(self) -> str:
+        return f"Builder({len(self._claims)} Ingresses, {len(self._hosts)} hosts, {self._backends!r})"
+
+    def due(self, now: datetime) -> bool:
+        """Whether there is something new to say, though nothing was touched: a certificate has come of age."""
+        return self._secrets.due(now)
+
+    def update(self, touched: Iterable[Topic] | None, now: datetime | None = None) -> Step:
+        """Redo what depends on these; None is everything (once, at first)."""
+        topics = set(touched) if touched is not None else {("Ingress", key) for key in self._objects.ingresses}
+        secrets = {key for kind, key in topics if kind == "Secret"}
+        default = self._default_certificate()
+        altered = self._secrets.touch(secrets, now or datetime.now(UTC))
+        if default is not None:
+            self._secrets.of(default)
+        news: list[tuple[str, object]] = [*topics]
+        news += [("backend", key) for key in self._backends.touch(topics)]
+        news += [("verdict", key) for key, was in altered.items() if was.verdict != self._secrets.of(key).verdict]
+        dirty = {key for kind, key in topics if kind == "Ingress"} | self._dependents.on(news)
+        places: set[tuple[str, str]] = set()
+        for key in dirty:
+            places |= self._compile(key)
+        shown = self._show(host for kind, host in places if kind == "tls")
+        hosts = self._resolve(self._concerned(places), ("", "") in places)
+        backends = self._settle_backends()
+        certificates = self._settle_certificates(shown | altered.keys() | ({default} if default is not None else set()))
+        if hosts or backends or certificates:
+            self._table = None
+        return Step(hosts, backends, certificates, self._problems(), len(dirty), len(places))
+
+    def table(self, generation: int) -> TableSpec:
+        """The whole table, in an order that depends on nothing but the objects."""
+        if self._table is None:
+            ordered = [self._hosts[host] for host in sorted(self._hosts)]
+            self._table = TableSpec(
+                generation=generation,
+                routes=tuple([route for host in ordered for route in host.routes]),
+                backends=tuple([self._specs[key] for key in sorted(self._specs)]),
+                certificates=tuple([self._certificates[name] for name in sorted(self._certificates) if name]),
+                default_route=self._fallback,
+                default_certificate=self._certificates.get(""),
+                host_defaults=tuple([host.default for host in ordered if host.default is not None and host.host]),
+            )
+        if self._table.generation != generation:
+            self._table = replace(self._table, generation=generation)
+        return self._table
+
+    # One Ingress
+
+    def _compile(self, key: Key) -> set[tuple[str, str]]:
+        """Compile an Ingress anew; returns the places where it claims, or has claimed, something."""
+        ingress = self._objects.ingresses.get(key)
+        view = View(self._objects)
+        before = self._claims.pop(key, None)
+        claims = None
+        if ingress is not None:
+            claims = compiled(ingress, view, self._backends, self._secrets, self._choices)
+        topics: set[object] = set(view.asked)
+        places = _places(before)
+        if claims is not None:
+            self._claims[key] = claims
+            topics.update(("backend", name) for name in claims.backends)
+            topics.update(("verdict", name) for name in claims.secrets)
+        for place in places - _places(claims):
+            claimants = self._claimants[place]
+            claimants.discard(key)
+            if not claimants:
+                del self._claimants[place]
+        for place in _places(claims) - places:
+            self._claimants.setdefault(place, set()).add(key)
+        self._dependents.assign(key, topics)
+        if before is not None:
+            self._forget(before)
+        return places | _places(claims)
+
+    def _forget(self, before: Claims) -> None:
+        for name in before.backends:
+            if not self._dependents.asked(("backend", name)) and self._backends.spec(name) is not None:
+                self._backends.forget(name)
+        for secret in before.secrets:
+            if not self._dependents.asked(("verdict", secret)) and secret != self._default_certificate():
+                self._secrets.forget(secret)
+
+    # One host
+
+    def _of(self, place: tuple[str, str]) -> list[Claims]:
+        """Who claims something at a place, in order of precedence."""
+        return sorted((self._claims[key] for key in self._claimants.get(place, ())), key=lambda claims: claims.age)
+
+    def _concerned(self, places: set[tuple[str, str]]) -> set[str]:
+        """The hosts that are to be resolved anew: those that have gained or lost a claim or TLS, and their aliases."""
+        names = {host for kind, host in places if kind == "rules" or host}
+        wild = {host[1:] for kind, host in places if kind == "tls" and host.startswith("*.")}
+        if wild:
+            names.update(host for kind, host in self._claimants if kind == "rules" and host[host.find(".") :] in wild)
+        for host in list(names):
+            for claims in self._of(("rules", host)):
+                names.update(alias for alias, lender in claims.lends.items() if lender == host)
+        return names
+
+    def _secured(self, host: str) -> bool:
+        """Whether a host, or its wildcard, is in a TLS section."""
+        dot = host.find(".")
+        return ("tls", host) in self._claimants or (dot > 0 and ("tls", f"*{host[dot:]}") in self._claimants)
+
+    def _host(self, host: str) -> resolving.Resolved:
+        claimants, tls = self._of(("rules", host)), self._secured(host)
+        found = resolving.resolve(host, claimants, tls=tls)
+        if any(host in claims.lends or host in claims.www for claims in claimants):
+            if found.spec.routes or found.spec.default is not None:
+                return found._replace(conflicts=(*found.conflicts, *resolving.needless(host, claimants)))
+
+            def lender(name: str) -> HostSpec:
+                return resolving.resolve(name, self._of(("rules", name)), tls=tls).spec
+
+            return found._replace(spec=resolving.borrowed(host, claimants, lender))
+        return found
+
+    def _resolve(self, names: set[str], fallback: bool) -> dict[str, HostSpec | None]:
+        """Resolve hosts anew; returns those that are others than before."""
+        if fallback:
+            self._fallback, conflicts = resolving.fallback(self._of(("", "")))
+            self._note(("", ""), conflicts)
+            names.add("")
+        found: dict[str, HostSpec | None] = {}
+        for host in names:
+            spec, conflicts = self._host(host)
+            self._note(("rules", host), conflicts)
+            if not host:
+                spec = HostSpec("", spec.routes, self._fallback)
+            now = spec if spec.routes or spec.default is not None else None
+            if now != self._hosts.get(host):
+                found[host] = now
+        _change(self._hosts, found)
+        return found
+
+    def _show(self, names: Iterable[str]) -> set[Key]:
+        """Resolve anew which Secret is shown for hosts; returns the Secrets that have gained or lost one."""
+        found: set[Key] = set()
+        for host in names:
+            secret, conflicts = resolving.certificate(host, self._of(("tls", host)))
+            self._note(("tls", host), conflicts)
+            before = self._shown.pop(host, None)
+            if before is not None:
+                self._shown_for[before].discard(host)
+                found.add(before)
+            if secret is not None:
+                self._shown[host] = secret
+                self._shown_for.setdefault(secret, set()).add(host)
+                found.add(secret)
+        return found
+
+    def _note(self, place: tuple[str, str], conflicts: tuple[Conflict, ...]) -> None:
+        if conflicts:
+            self._conflicts[place] = conflicts
+        else:
+            self._conflicts.pop(place, None)
+
+    # The sum
+
+    def _settle_backends(self) -> dict[str, BackendSpec | None]:
+        names, self._backends.changed = self._backends.changed, set()
+        found = {key: spec for key in names if (spec := self._backends.spec(key)) != self._specs.get(key)}
+        _change(self._specs, found)
+        return found
+
+    def _settle_certificates(self, secrets: Iterable[Key]) -> dict[str, CertificateSpec | None]:
+        found: dict[str, CertificateSpec | None] = {}
+        default = self._default_certificate()
+        for key in secrets:
+            hosts = self._shown_for.get(key)
+            if hosts is not None and not hosts:
+                del self._shown_for[key]
+            pair = self._secrets.of(key).pair if hosts or key == default else None
+            if key == default:
+                found[""] = None if pair is None else spec_of(key, pair, ())
+            found["/".join(key)] = None if pair is None or not hosts else spec_of(key, pair, hosts)
+        found = {name: spec for name, spec in found.items() if spec != self._certificates.get(name)}
+        _change(self._certificates, found)
+        return found
+
+    def _default_certificate(self) -> Key | None:
+        namespace, _, name = self._choices.default_certificate.rpartition("/")
+        return (namespace, name) if name else None
+
+    def _problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong: Ingress by Ingress, then Secret by Secret."""
+        found = {key: list(claims.problems) for key, claims in self._claims.items() if claims.problems}
+        for place in sorted(self._conflicts):
+            for conflict in self._conflicts[place]:
+                found.setdefault(conflict.ingress, []).append(conflict.problem)
+        problems = [problem for key in sorted(found) for problem in found[key]]
+        for ingress, where in self._objects.broken:
+            # In error already: what else is wrong with it is told at once.
+            if selects(ingress, self._choices, View(self._objects)):
+                subject = Subject("Ingress", ingress.metadata.namespace, ingress.metadata.name, where)
+                judge(ingress, subject, self._choices)
+                problems += subject.problems
+        problems += self._secrets.problems()
+        default = self._default_certificate()
+        if default is not None and not self._secrets.of(default).exists:
+            message = f"the default certificate's Secret {'/'.join(default)} does not exist"
+            problems.append(Problem("warning", message, "add its manifest", "Secret", *default))
         # While an Ingress may be missing, nobody knows what it names.
         for override in self._backends.unused() if self._objects.whole else ():
             port = f":{override.port}" if override.port else ""
             name = f"{override.namespace}/{override.service}".lstrip("/") + port
             problems.append(Problem("warning", f"--upstream {name}: no Ingress names this Service", "check its name"))
-        return table, problems
-
-    def _take(self, ingress: Ingress) -> None:
-        metadata = ingress.metadata
-        key = metadata.namespace, metadata.name
-        subject = Subject("Ingress", *key, self._objects.place("Ingress", key))
-        self._subjects.append(subject)
-        options = self._options(ingress, subject)
-        if options.canary:
-            field = f"metadata.annotations[{NGINX}canary]"
-            hint = "as rules of its own it would take all requests instead of some"
-            subject.warning(field, "canaries are not supported yet: this Ingress takes no requests", hint)
-            return
-        for number, rule in enumerate(ingress.spec.rules):
-            field = f"spec.rules[{number}]"
-            if rule.http is None and ingress.spec.default_backend is None:
-                subject.warning(field, "has no paths, and there is no defaultBackend to take its host's requests")
-            for place, path in enumerate(rule.http.paths if rule.http is not None else ()):
-                where = f"{field}.http.paths[{place}]"
-                backend = self._backends.of(metadata.namespace, path.backend, options, subject, f"{where}.backend")
-                exact = path.path_type == "Exact"
-                route = _route(ingress, options, rule.host.lower(), path.path or "/", backend, exact=exact)
-                self._add(route, subject, f"{where}.path")
-        if ingress.spec.default_backend is not None:
-            self._take_default(ingress, ingress.spec.default_backend, options, subject)
-        self._certificates.claim(ingress, subject)
-
-    def _judge(self, ingress: Ingress, place: Place) -> None:
-        """What else is wrong with an Ingress that is in error already: everything is told at once."""
-        subject = Subject("Ingress", ingress.metadata.namespace, ingress.metadata.name, place)
-        self._subjects.append(subject)
-        self._options(ingress, subject)
-
-    def _options(self, ingress: Ingress, subject: Subject) -> Options:
-        choices = self._choices
-        return options_of(ingress.metadata.annotations, choices.defaults, subject, choices.most_tries)
-
-    def _add(self, route: RouteSpec, subject: Subject, field: str) -> None:
-        key = path_key(route.path)
-        same = route.host, route.path_type, key if route.path_type == "Exact" else key.rstrip(b"/")
-        owner = self._owners.setdefault(same, route)
-        if owner is route:
-            self._routes.append(route)
-        elif (owner.namespace, owner.name) != (route.namespace, route.name):
-            rule = f"{route.path_type} {route.host or 'any host'} {owner.path}"
-            message = f"{rule} already belongs to Ingress {owner.namespace}/{owner.name}, which goes first"
-            subject.warning(field, f"{message}; this path takes no requests", "give one of them another host or path")
-        elif owner.backend != route.backend:
-            message = f"is the same rule as {owner.path} above, with another backend; it takes no requests"
-            subject.warning(field, message, "remove one of them")
-
-    def _take_default(self, ingress: Ingress, backend: IngressBackend, options: Options, subject: Subject) -> None:
-        field = "spec.defaultBackend"
-        key = self._backends.of(ingress.metadata.namespace, backend, options, subject, field)
-        hosts = {rule.host.lower() for rule in ingress.spec.rules}
-        for host in sorted(hosts - {""}):
-            route = _route(ingress, options, host, "", key)
-            owner = self._host_defaults.setdefault(host, route)
-            if owner is not route:
-                message = f"{host} already has the defaultBackend of Ingress {owner.namespace}/{owner.name}"
-                subject.warning(field, f"{message}, which goes first", "keep one of them")
-        everywhere = not hosts or "" in hosts
-        self._defaults.append(_Default(ingress, subject, _route(ingress, options, "", "", key), everywhere))
-
-    def _default_route(self) -> RouteSpec | None:
-        if not self._defaults:
-            return None
-        winner = min(self._defaults, key=lambda default: not default.everywhere)  # of equals the first, the oldest
-        for default in self._defaults:
-            if default.everywhere and default is not winner:
-                owner = f"{winner.route.namespace}/{winner.route.name}"
-                message = f"Ingress {owner} already has the default for every host, and goes first"
-                default.subject.warning("spec.defaultBackend", message, "keep one of them")
-        return winner.route
+        return tuple(problems)
 
 
-def _route(ingress: Ingress, options: Options, host: str, path: str, backend: str, *, exact: bool = False) -> RouteSpec:
-    metadata = ingress.metadata
-    return RouteSpec(
-        namespace=metadata.namespace,
-        name=metadata.name,
-        uid=metadata.uid,
-        resource_version=metadata.resource_version,
-        host=host,
-        path=path,
-        path_type="Exact" if exact else "Prefix",
-        backend=backend,
-        body_limit=options.body_limit,
-        connect_timeout=options.connect_timeout,
-        read_timeout=options.read_timeout,
-        send_timeout=options.send_timeout,
-        tries=options.tries,
-        sample_ratio=options.sample_ratio,
-    )
+def _places(claims: Claims | None) -> set[tuple[str, str]]:
+    """Where an Ingress claims something; ("", "") is the default for every host."""
+    if claims is None:
+        return set()
+    found = {("rules", host) for host in claims.rules} | {("rules", host) for host in claims.defaults}
+    found.update(("rules", host) for host in (*claims.lends, *claims.www))
+    found.update(("tls", host) for host in claims.tls)
+    return found | {("", "")} if claims.fallback is not None else found
 
 
-def age(ingress: Ingress) -> tuple[str, str, str]:
-    """Sorts Ingresses by precedence: the oldest, then by namespace and name."""
-    metadata = ingress.metadata
-    return metadata.creation_timestamp or _NEVER, metadata.namespace, metadata.name
-
-
-def selects(ingress: Ingress, ingress_class: str, objects: Objects) -> bool:
-    """Whether an Ingress is of a class; "" takes every Ingress.
-
-    The deprecated annotation goes before ``spec.ingressClassName`` (API reference). An Ingress without a class is of
-    the one that is marked as the default.
-    """
-    if not ingress_class:
-        return True
-    wanted = ingress.metadata.annotations.get(CLASS_ANNOTATION) or ingress.spec.ingress_class_name
-    if wanted:
-        return wanted == ingress_class
-    found = objects.classes.get(("", ingress_class))
-    return found is not None and found.metadata.annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
+def _change(table: dict[str, S], found: dict[str, S | None]) -> None:
+    for key, spec in found.items():
+        if spec is None:
+            table.pop(key, None)
+        else:
+            table[key] = spec

@@ -1,4 +1,4 @@
-"""Secrets into certificates: decoded, checked, and claimed by the hosts of Ingresses.
+"""Secrets into certificates: decoded, checked, and claimed by Ingresses for their hosts.
 
 What a Secret holds appears in no message, repr or log; problems name the Secret and the key in it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,9 +19,12 @@ from proxy.route.spec import CertificateSpec
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from proxy.control.objects import Ingress, Key, Objects, Secret
+    from proxy.control.objects import Ingress, Key, Secret
+    from proxy.control.store import Objects
 
 EXPIRES_SOON: Final = timedelta(days=14)  # cert-manager renews a 90-day certificate 30 days before its end
+_ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
+_MOMENT: Final = timedelta(microseconds=1)
 SMALLEST_RSA: Final = 2048  # bits; OpenSSL's security level 2, which Linux distributions set, refuses less
 _MOST_CACHED: Final = 10_000  # certificates
 
@@ -114,97 +118,135 @@ def _hosts(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(sorted({name.lower() for name in found if not names.host(name.lower())}))
 
 
-class Certificates:
-    """The certificates of a table: which Secret is shown for which host. The first Ingress to claim a host has it."""
+class Judgement(NamedTuple):
+    """A Secret as a certificate: its chain, key and leaf, or what is wrong with it."""
 
-    def __init__(self, objects: Objects, reader: CertificateReader, now: datetime) -> None:
-        self.problems: Final[list[Problem]] = []  # of the Secrets themselves
+    exists: bool = False
+    pair: Pair | None = None
+    problems: tuple[Problem, ...] = ()
+    until: datetime = _ALWAYS  # from then on something else is to be said
+
+    @property
+    def verdict(self) -> tuple[bool, tuple[str, ...] | None]:
+        """What the Ingresses that name it are told of it."""
+        return self.exists, None if self.pair is None else self.pair.leaf.hosts
+
+
+class Secrets:
+    """Every Secret that is asked for as a certificate, judged once, and again when it is touched or time tells."""
+
+    def __init__(self, objects: Objects, reader: CertificateReader) -> None:
         self._objects = objects
         self._reader = reader
+        self._judged: dict[Key, Judgement] = {}
+        self._now = datetime.min.replace(tzinfo=UTC)
+        self._due = _ALWAYS
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self._judged)})"
+
+    def of(self, key: Key) -> Judgement:
+        """What is known of a Secret."""
+        found = self._judged.get(key)
+        if found is None:
+            found = self._judged[key] = self._judge(key)
+        return found
+
+    def touch(self, keys: Iterable[Key], now: datetime) -> dict[Key, Judgement]:
+        """Judge again those of these that somebody has asked for, and those whose time has come.
+
+        Returns what was thought of those before of which something else is thought now.
+        """
         self._now = now
-        self._read: dict[Key, Pair | None] = {}
-        self._owners: dict[str, tuple[Key, Key]] = {}  # host -> its Secret, and the Ingress that said so
+        due = [key for key, judged in self._judged.items() if judged.until <= now] if self._due <= now else []
+        before = {key: self._judged[key] for key in (*keys, *due) if key in self._judged}
+        self._judged.update((key, self._judge(key)) for key in before)
+        self._due = min((judged.until for judged in self._judged.values()), default=_ALWAYS) if due else self._due
+        return {key: judged for key, judged in before.items() if judged != self._judged[key]}
 
-    def claim(self, ingress: Ingress, subject: Subject) -> None:
-        """Take the TLS section of an Ingress in. Without hosts it is for every name in its certificate."""
-        me = ingress.metadata.namespace, ingress.metadata.name
-        for number, tls in enumerate(ingress.spec.tls):
-            if not tls.secret_name:
-                continue  # these hosts are shown the default certificate
-            field = f"spec.tls[{number}].secretName"
-            key = ingress.metadata.namespace, tls.secret_name
-            pair = self._pair(key)
-            if pair is None:
-                if key not in self._objects.secrets:
-                    message = f"Secret {'/'.join(key)} does not exist; its hosts are shown the default certificate"
-                    subject.warning(field, message, "add its manifest, or correct the name")
-                else:
-                    subject.warning(field, f"Secret {'/'.join(key)} cannot be used; see its own problem")
-                continue
-            covered = pair.leaf.hosts
-            for host in tls.hosts or covered:
-                if not covers(covered, host):
-                    message = f"its certificate is not for {host}, so clients will refuse it"
-                    subject.warning(field, message, f"it is for {', '.join(covered) or 'no DNS name'}")
-                owner = self._owners.setdefault(host, (key, me))
-                if owner[0] != key:
-                    claimed = f"Secret {'/'.join(owner[0])} by Ingress {'/'.join(owner[1])}"
-                    subject.warning(field, f"{host} already has {claimed}, which goes first", "name one Secret for it")
+    def forget(self, key: Key) -> None:
+        """Nobody asks for this one any more."""
+        self._judged.pop(key, None)
 
-    def specs(self) -> tuple[CertificateSpec, ...]:
-        """One for each Secret in use."""
-        hosts: dict[Key, list[str]] = {}
-        for host, (key, _) in self._owners.items():
-            hosts.setdefault(key, []).append(host)
-        return tuple(_spec(key, pair, claimed) for key, claimed in hosts.items() if (pair := self._pair(key)))
+    def problems(self) -> list[Problem]:
+        """What is wrong with them, in the order of their names."""
+        troubled = sorted(key for key, judged in self._judged.items() if judged.problems)
+        return [problem for key in troubled for problem in self._judged[key].problems]
 
-    def default(self, name: str) -> CertificateSpec | None:
-        """The certificate for hosts that have none, from the Secret ``namespace/name``; None for ""."""
-        if not name:
-            return None
-        namespace, _, secret = name.rpartition("/")
-        key = namespace, secret
-        pair = self._pair(key)
-        if pair is None and key not in self._objects.secrets:
-            message = f"the default certificate's Secret {name} does not exist"
-            self.problems.append(Problem("warning", message, "add its manifest", "Secret", namespace, secret))
-        return None if pair is None else _spec(key, pair, [])
+    def due(self, now: datetime) -> bool:
+        """Whether there is something new to say of some certificate, though nothing was touched."""
+        return self._due <= now
 
-    def _pair(self, key: Key) -> Pair | None:
-        """A Secret's chain, key and leaf; None where it is missing or cannot be used."""
-        if key not in self._read:
-            secret = self._objects.secrets.get(key)
-            self._read[key] = None if secret is None else self._check(secret, key)
-        return self._read[key]
-
-    def _check(self, secret: Secret, key: Key) -> Pair | None:
+    def _judge(self, key: Key) -> Judgement:
+        secret = self._objects.secrets.get(key)
+        if secret is None:
+            return Judgement()
         subject = Subject("Secret", *key, self._objects.place("Secret", key))
         if secret.type != "kubernetes.io/tls":
             subject.warning("type", f"is {secret.type}, not kubernetes.io/tls", "kubectl create secret tls makes one")
         certificate, private = (_value(secret, name, subject) for name in (CERTIFICATE, KEY))
-        pair = None
+        pair, until = None, _ALWAYS
         if certificate is not None and private is not None:
             leaf = self._reader.read(certificate, private)
             if leaf.wrong is not None:
                 subject.error(f"data[{leaf.wrong[0]}]", *leaf.wrong[1:])
             else:
                 pair = Pair(certificate, private, leaf)
-                self._check_dates(leaf, subject)
-        self.problems.extend(subject.problems)
-        return pair
+                until = self._check_dates(leaf, subject)
+        self._due = min(self._due, until)
+        return Judgement(True, pair, tuple(subject.problems), until)
 
-    def _check_dates(self, leaf: Leaf, subject: Subject) -> None:
-        field = f"data[{CERTIFICATE}]"
-        if leaf.ends <= self._now:
+    def _check_dates(self, leaf: Leaf, subject: Subject) -> datetime:
+        """Say what is wrong with its dates now; returns when that will be something else."""
+        field, now = f"data[{CERTIFICATE}]", self._now
+        if leaf.ends <= now:
             subject.warning(field, f"expired on {leaf.ends:%Y-%m-%d %H:%M} UTC; clients refuse it", "renew it")
-        elif leaf.ends - self._now < EXPIRES_SOON:
+        elif leaf.ends - now < EXPIRES_SOON:
             subject.warning(field, f"expires on {leaf.ends:%Y-%m-%d %H:%M} UTC", "renew it")
-        if leaf.begins > self._now:
+        if leaf.begins > now:
             message = f"is not valid before {leaf.begins:%Y-%m-%d %H:%M} UTC"
             subject.warning(field, message, "check this machine's clock")
+        soon = leaf.ends - EXPIRES_SOON + _MOMENT
+        return min((moment for moment in (leaf.begins, soon, leaf.ends) if moment > now), default=_ALWAYS)
 
 
-def _spec(key: Key, pair: Pair, hosts: list[str]) -> CertificateSpec:
+class Named(NamedTuple):
+    """A host for which an Ingress names a Secret, and the field that does."""
+
+    secret: Key
+    field: str
+
+
+def claims(ingress: Ingress, subject: Subject, secrets: Secrets, asked: set[Key]) -> dict[str, list[Named]]:
+    """What the TLS sections of an Ingress claim, by host. Without hosts one is for every name in its certificate.
+
+    ``asked`` grows by the Secrets that are named.
+    """
+    found: dict[str, list[Named]] = {}
+    for number, tls in enumerate(ingress.spec.tls):
+        if not tls.secret_name:
+            continue  # these hosts are shown the default certificate
+        field = f"spec.tls[{number}].secretName"
+        key = ingress.metadata.namespace, tls.secret_name
+        asked.add(key)
+        exists, covered = secrets.of(key).verdict
+        if covered is None:
+            if not exists:
+                message = f"Secret {'/'.join(key)} does not exist; its hosts are shown the default certificate"
+                subject.warning(field, message, "add its manifest, or correct the name")
+            else:
+                subject.warning(field, f"Secret {'/'.join(key)} cannot be used; see its own problem")
+            continue
+        for host in tls.hosts or covered:
+            if not covers(covered, host):
+                message = f"its certificate is not for {host}, so clients will refuse it"
+                subject.warning(field, message, f"it is for {', '.join(covered) or 'no DNS name'}")
+            found.setdefault(host, []).append(Named(key, field))
+    return found
+
+
+def spec_of(key: Key, pair: Pair, hosts: Iterable[str]) -> CertificateSpec:
+    """A Secret's certificate as the table has it."""
     return CertificateSpec("/".join(key), tuple(sorted(hosts)), pair.certificate, pair.key)
 
 

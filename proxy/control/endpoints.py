@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.control.names import is_address
 from proxy.control.objects import Service, ServicePort
+from proxy.control.view import Dependents, View
 from proxy.route.spec import BackendSpec, EndpointSpec, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from proxy.control.annotations import Options
-    from proxy.control.objects import BackendPort, EndpointSlice, IngressBackend, Objects, ServiceBackend
+    from proxy.control.objects import BackendPort, EndpointSlice, IngressBackend, ServiceBackend, Topic
     from proxy.control.problem import Subject
+    from proxy.control.store import Objects
     from proxy.settings import Override
+
+_MOST_NAMES: Final = 50  # Services of a namespace among which a misspelt name is looked for, some 0.5 ms
 
 # Service appProtocol -> how the upstream is spoken to (KEP-3726, IANA service names).
 _SCHEMES: Final[dict[str, Scheme]] = {
@@ -35,72 +40,134 @@ class _Finding(NamedTuple):
     hint: str = ""
 
 
+class _Wanted(NamedTuple):
+    """What an Ingress asks for."""
+
+    namespace: str
+    service: ServiceBackend
+    options: Options
+
+
 class _Resolved(NamedTuple):
     spec: BackendSpec
     findings: tuple[_Finding, ...]
+    override: int = -1  # the place of the one that serves
 
 
 class Backends:
-    """The backends that a table needs, each once: ``specs`` by key, in the order they were asked for."""
+    """Every backend that is asked for, each resolved once, and again when something that it depends on is touched."""
 
     def __init__(self, objects: Objects, overrides: Sequence[Override], verify: bool) -> None:
-        self.specs: Final[dict[str, BackendSpec]] = {}
         self._objects = objects
         self._overrides = overrides
-        self._used: set[int] = set()  # places of the overrides that served
         self._verify = verify
+        self._wanted: dict[str, _Wanted] = {}
         self._resolved: dict[str, _Resolved] = {}
-        self._told: set[tuple[str, str, str]] = set()  # Ingress and backend: an Ingress hears of each once
+        self._dependents: Dependents[str] = Dependents()
+        self._serving: Counter[int] = Counter()  # backends by their override
+        self.changed: set[str] = set()  # keys that are new, other or gone; for its owner to empty
 
-    def of(self, namespace: str, backend: IngressBackend, options: Options, subject: Subject, field: str) -> str:
-        """The key of the backend that an Ingress names; what is missing of it becomes warnings of ``subject``."""
+    def __repr__(self) -> str:
+        return f"Backends({len(self._resolved)}, {len(self.changed)} changed)"
+
+    def of(
+        self,
+        namespace: str,
+        backend: IngressBackend,
+        options: Options,
+        subject: Subject,
+        field: str,
+        named: dict[str, None],
+    ) -> str:
+        """The key of the backend that an Ingress names; what is missing of it becomes warnings of ``subject``.
+
+        ``named`` are the keys that the Ingress has named before: it hears of each once.
+        """
         if backend.service is None:
-            return self._resource(namespace, backend, subject, field)
-        service = backend.service
-        key = _key(namespace, service, options)
-        resolved = self._resolved.get(key)
-        if resolved is None:
-            resolved = self._resolved[key] = self._resolve(key, namespace, service, options)
-            self.specs[key] = resolved.spec
-        told = subject.namespace, subject.name, key
-        for finding in () if told in self._told else resolved.findings:
-            subject.warning(f"{field}.service.{finding.part}", finding.message, finding.hint)
-        self._told.add(told)
+            key = self._resource(namespace, backend)
+        else:
+            key = _key(namespace, backend.service, options)
+            if key not in self._resolved:
+                self._wanted[key] = _Wanted(namespace, backend.service, options)
+                self._resolve(key)
+        if key not in named:
+            named[key] = None
+            for finding in self._resolved[key].findings:
+                subject.warning(f"{field}.{finding.part}", finding.message, finding.hint)
         return key
+
+    def spec(self, key: str) -> BackendSpec | None:
+        """A backend as the table has it; None for one that nobody asks for."""
+        found = self._resolved.get(key)
+        return None if found is None else found.spec
+
+    def touch(self, topics: Iterable[Topic]) -> set[str]:
+        """Resolve again what depends on these; returns the keys of which something else is to be said than before."""
+        told: set[str] = set()
+        for key in self._dependents.on(topics):
+            before = self._resolved[key]
+            self._resolve(key)
+            if self._resolved[key].findings != before.findings:
+                told.add(key)
+        return told
+
+    def forget(self, key: str) -> None:
+        """Nobody asks for this one any more."""
+        self._serving[self._resolved.pop(key).override] -= 1
+        self._wanted.pop(key, None)
+        self._dependents.assign(key, ())
+        self.changed.add(key)
 
     def unused(self) -> list[Override]:
         """The overrides that no Ingress has asked for."""
-        return [one for place, one in enumerate(self._overrides) if place not in self._used]
+        return [one for place, one in enumerate(self._overrides) if self._serving[place] <= 0]
 
-    def _resource(self, namespace: str, backend: IngressBackend, subject: Subject, field: str) -> str:
+    def _resource(self, namespace: str, backend: IngressBackend) -> str:
         """A backend that is no Service: nothing we could reach."""
         name = f"{backend.resource.kind}.{backend.resource.name}" if backend.resource is not None else "none"
-        subject.warning(f"{field}.resource", "resource backends are not supported; requests get 503", "name a service")
         key = f"{namespace}/{name}:"
-        self.specs[key] = BackendSpec(key, namespace, name, "", ())
+        if key not in self._resolved:
+            finding = _Finding("resource", "resource backends are not supported; requests get 503", "name a service")
+            self._resolved[key] = _Resolved(BackendSpec(key, namespace, name, "", ()), (finding,))
+            self.changed.add(key)
         return key
 
-    def _resolve(self, key: str, namespace: str, wanted: ServiceBackend, options: Options) -> _Resolved:
-        service = self._objects.services.get((namespace, wanted.name))
+    def _resolve(self, key: str) -> None:
+        view = View(self._objects)
+        before = self._resolved.get(key)
+        found = self._resolved[key] = self._made(key, self._wanted[key], view)
+        self._dependents.assign(key, view.asked)
+        if before is None or before.spec != found.spec:
+            self.changed.add(key)
+        if before is not None:
+            self._serving[before.override] -= 1
+        self._serving[found.override] += 1
+
+    def _made(self, key: str, asked: _Wanted, view: View) -> _Resolved:
+        namespace, wanted, options = asked
+        service = view.service((namespace, wanted.name))
         port = None if service is None else _port(service, wanted.port)
         findings: tuple[_Finding, ...] = ()
         server_name = ""
-        override = self._override(namespace, wanted, port)
-        if override is not None:
+        place = self._override(namespace, wanted, port)
+        if place >= 0:
+            override = self._overrides[place]
             endpoints = tuple(EndpointSpec(one.host, one.port) for one in override.endpoints)
             scheme: Scheme = override.scheme
             server_name = server_name_of(scheme, endpoints)
         else:
             scheme, spoken = _scheme(port, options)
             if service is None:
-                endpoints, findings = (), (self._missing(namespace, wanted.name),)
+                endpoints, findings = (), (_missing(namespace, wanted.name, view),)
             elif service.spec.type == "ExternalName":
                 endpoints, findings = _external(service, port, wanted.port)
                 server_name = server_name_of(scheme, endpoints)
             elif port is None:
                 endpoints, findings = (), (_no_port(service, wanted.port),)
+            elif options.service_upstream and service.spec.cluster_ip not in ("", "None"):
+                endpoints = (EndpointSpec(service.spec.cluster_ip, port.port),)
             else:
-                slices = self._objects.slices_of((namespace, wanted.name))
+                slices = view.slices((namespace, wanted.name))
                 endpoints = endpoints_of(slices, service, port)
                 findings = () if endpoints else (_no_endpoints(slices, service, port),)
             findings += spoken
@@ -116,36 +183,36 @@ class Backends:
             server_name=server_name,
             verify=self._verify,
         )
-        return _Resolved(spec, findings)
+        return _Resolved(spec, findings, place)
 
-    def _override(self, namespace: str, wanted: ServiceBackend, port: ServicePort | None) -> Override | None:
-        """The most telling of the overrides that fit: one with namespace and port before one with less."""
+    def _override(self, namespace: str, wanted: ServiceBackend, port: ServicePort | None) -> int:
+        """The place of the most telling of the overrides that fit, one with namespace and port before one with less.
+
+        -1 if none does.
+        """
         ports = {"", wanted.port.name, str(wanted.port.number)}
         if port is not None:
             ports |= {port.name, str(port.port)}
+        every = self._overrides
         fitting = [
             place
-            for place, one in enumerate(self._overrides)
+            for place, one in enumerate(every)
             if one.service == wanted.name and one.namespace in ("", namespace) and one.port in ports
         ]
-        if not fitting:
-            return None
-        every = self._overrides
-        best = max(fitting, key=lambda place: (every[place].namespace != "", every[place].port != ""))
-        self._used.add(best)
-        return self._overrides[best]
+        return max(fitting, key=lambda place: (every[place].namespace != "", every[place].port != ""), default=-1)
 
-    def _missing(self, namespace: str, name: str) -> _Finding:
-        known = [service for space, service in self._objects.services if space == namespace]
-        elsewhere = sorted(space for space, service in self._objects.services if service == name)
-        near = get_close_matches(name, known, 1)
-        if elsewhere:
-            hint = f"there is one in namespace {elsewhere[0]}, but an Ingress reaches only its own"
-        elif near:
-            hint = f"did you mean {near[0]}?"
-        else:
-            hint = f"add its manifest, or give --upstream {namespace}/{name}=HOST:PORT"
-        return _Finding("name", f"Service {namespace}/{name} does not exist; requests get 503", hint)
+
+def _missing(namespace: str, name: str, view: View) -> _Finding:
+    elsewhere = view.homes(name)
+    known = [] if elsewhere else view.names(namespace)
+    near = get_close_matches(name, known, 1) if len(known) <= _MOST_NAMES else []
+    if elsewhere:
+        hint = f"there is one in namespace {elsewhere[0]}, but an Ingress reaches only its own"
+    elif near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = f"add its manifest, or give --upstream {namespace}/{name}=HOST:PORT"
+    return _Finding("service.name", f"Service {namespace}/{name} does not exist; requests get 503", hint)
 
 
 def _key(namespace: str, service: ServiceBackend, options: Options) -> str:
@@ -155,6 +222,8 @@ def _key(namespace: str, service: ServiceBackend, options: Options) -> str:
         key += f";hash={options.hash_by}"
     elif options.policy != "round_robin":
         key += f";{options.policy}"
+    if options.service_upstream:
+        key += ";service"
     return key if options.scheme is None else f"{key};{options.scheme}"
 
 
@@ -173,7 +242,9 @@ def _scheme(port: ServicePort | None, options: Options) -> tuple[Scheme, tuple[_
     spoken = port.app_protocol if port is not None else ""
     if spoken.lower() in _SCHEMES:
         return _SCHEMES[spoken.lower()], ()
-    return "http", (_Finding("port", f"appProtocol {spoken} is not supported; the upstream is spoken to in HTTP/1.1"),)
+    return "http", (
+        _Finding("service.port", f"appProtocol {spoken} is not supported; the upstream is spoken to in HTTP/1.1"),
+    )
 
 
 def server_name_of(scheme: Scheme, endpoints: Sequence[EndpointSpec]) -> str:
@@ -201,7 +272,7 @@ def _no_port(service: Service, wanted: BackendPort) -> _Finding:
     what = f"named {wanted.name}" if wanted.name else str(wanted.number)
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     hint = f"it has {', '.join(ports)}" if ports else "it has no ports"
-    return _Finding("port", f"Service {name} has no TCP port {what}; requests get 503", hint)
+    return _Finding("service.port", f"Service {name} has no TCP port {what}; requests get 503", hint)
 
 
 def endpoints_of(slices: Iterable[EndpointSlice], service: Service, port: ServicePort) -> tuple[EndpointSpec, ...]:
@@ -255,10 +326,12 @@ def _no_endpoints(slices: Sequence[EndpointSlice], service: Service, port: Servi
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     if not slices:
         message = f"Service {name} has no EndpointSlice; requests get 503"
-        return _Finding("name", message, f"add one, or give --upstream {name}=HOST:PORT")
+        return _Finding("service.name", message, f"add one, or give --upstream {name}=HOST:PORT")
     if all(target_port(piece, port) is None for piece in slices):
         ports = sorted({one.name or str(one.port) for piece in slices for one in piece.ports})
         what = f"a port named {port.name}" if port.name else "the unnamed port"
         hint = f"they have {', '.join(ports)}" if ports else "they have no ports"
-        return _Finding("port", f"the EndpointSlices of Service {name} lack {what}; requests get 503", hint)
-    return _Finding("name", f"Service {name} has no endpoint that is ready; requests get 503", "wait for its Pods")
+        return _Finding("service.port", f"the EndpointSlices of Service {name} lack {what}; requests get 503", hint)
+    return _Finding(
+        "service.name", f"Service {name} has no endpoint that is ready; requests get 503", "wait for its Pods"
+    )

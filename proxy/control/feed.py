@@ -39,6 +39,7 @@ def choices_of(settings: Settings) -> Choices:
         defaults=Options(tries=settings.retry_tries),
         most_tries=settings.retry_tries,
         verify_upstreams=bool(settings.upstream_ca),
+        default_certificate=str(settings.default_certificate or ""),
     )
 
 

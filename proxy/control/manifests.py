@@ -15,9 +15,10 @@ import msgspec
 from proxy.control import names
 from proxy.control.documents import DocumentError, Lines, documents
 from proxy.control.files import Signature, files_of, signature, text_of
-from proxy.control.objects import KINDS, Ingress, IngressSpec, Object, Objects, Place, key_of
+from proxy.control.objects import KINDS, Ingress, IngressSpec, Object, Place, key_of
 from proxy.control.problem import Problem, Subject, quoted
 from proxy.control.shape import explain, unknown_fields
+from proxy.control.store import Objects
 from proxy.control.validate import check
 
 if TYPE_CHECKING:
@@ -76,13 +77,13 @@ def load(paths: Sequence[Path], cache: MutableMapping[Path, tuple[Signature, Man
         others += manifest.others
         objects.broken += manifest.broken
         for item, place in manifest.objects:
-            before = objects.add(item, place)
-            if before is not None:
-                kind, (namespace, name) = type(item).__name__, key_of(item)
-                subject = Subject(kind, namespace, name, place)
-                message = f"is also defined at {before!r}; this one, the later, is used"
+            kind, key = type(item).__name__, key_of(item)
+            if objects.knows(kind, key):
+                subject = Subject(kind, *key, place)
+                message = f"is also defined at {objects.place(kind, key)!r}; this one, the later, is used"
                 subject.warning("", message, "remove one of them")
                 problems += subject.problems
+            objects.put(item, place)
     objects.whole = all(problem.severity != "error" for problem in problems)
     return Reading(objects, problems, len(files), others)
 

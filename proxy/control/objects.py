@@ -1,13 +1,13 @@
-"""The five kinds of Kubernetes objects that make a table, typed as far as it needs them, and a store of them.
+"""The five kinds of Kubernetes objects that make a table, typed as far as it needs them.
 
 Field names and defaults are the API's (Kubernetes 1.34 reference: networking.k8s.io/v1, core/v1, discovery.k8s.io/v1).
-The structs decode from JSON and from plain dicts alike; fields that are not named here are skipped.
+The structs decode from JSON and from plain dicts alike; fields that are not named here are skipped. None can be part
+of a cycle, so the garbage collector passes them over (``gc=False``): there may be a hundred thousand.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct, field
 
@@ -18,7 +18,7 @@ DEFAULT_CLASS_ANNOTATION: Final = "ingressclass.kubernetes.io/is-default-class"
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before IngressClass; goes before spec.ingressClassName
 
 
-class Metadata(Struct, frozen=True, rename="camel"):
+class Metadata(Struct, frozen=True, rename="camel", gc=False):
     """ObjectMeta."""
 
     name: str = ""
@@ -30,7 +30,7 @@ class Metadata(Struct, frozen=True, rename="camel"):
     annotations: dict[str, str] = {}
 
 
-class BackendPort(Struct, frozen=True, rename="camel"):
+class BackendPort(Struct, frozen=True, rename="camel", gc=False):
     """ServiceBackendPort: one of the two."""
 
     name: str = ""
@@ -40,14 +40,14 @@ class BackendPort(Struct, frozen=True, rename="camel"):
         return self.name or str(self.number)
 
 
-class ServiceBackend(Struct, frozen=True, rename="camel"):
+class ServiceBackend(Struct, frozen=True, rename="camel", gc=False):
     """IngressServiceBackend."""
 
     name: str = ""
     port: BackendPort = BackendPort()
 
 
-class ObjectReference(Struct, frozen=True, rename="camel"):
+class ObjectReference(Struct, frozen=True, rename="camel", gc=False):
     """TypedLocalObjectReference."""
 
     kind: str = ""
@@ -55,14 +55,14 @@ class ObjectReference(Struct, frozen=True, rename="camel"):
     api_group: str = ""
 
 
-class IngressBackend(Struct, frozen=True, rename="camel"):
+class IngressBackend(Struct, frozen=True, rename="camel", gc=False):
     """One of the two."""
 
     service: ServiceBackend | None = None
     resource: ObjectReference | None = None
 
 
-class HTTPPath(Struct, frozen=True, rename="camel"):
+class HTTPPath(Struct, frozen=True, rename="camel", gc=False):
     """HTTPIngressPath."""
 
     path: str = ""
@@ -70,27 +70,27 @@ class HTTPPath(Struct, frozen=True, rename="camel"):
     backend: IngressBackend = IngressBackend()
 
 
-class HTTPRule(Struct, frozen=True, rename="camel"):
+class HTTPRule(Struct, frozen=True, rename="camel", gc=False):
     """HTTPIngressRuleValue."""
 
     paths: tuple[HTTPPath, ...] = ()
 
 
-class IngressRule(Struct, frozen=True, rename="camel"):
+class IngressRule(Struct, frozen=True, rename="camel", gc=False):
     """One host's paths. Without ``http`` the host takes everything to the default backend."""
 
     host: str = ""
     http: HTTPRule | None = None
 
 
-class IngressTLS(Struct, frozen=True, rename="camel"):
+class IngressTLS(Struct, frozen=True, rename="camel", gc=False):
     """Which Secret ends TLS for which hosts."""
 
     hosts: tuple[str, ...] = ()
     secret_name: str = ""
 
 
-class IngressSpec(Struct, frozen=True, rename="camel"):
+class IngressSpec(Struct, frozen=True, rename="camel", gc=False):
     """IngressSpec."""
 
     ingress_class_name: str | None = None
@@ -99,27 +99,27 @@ class IngressSpec(Struct, frozen=True, rename="camel"):
     tls: tuple[IngressTLS, ...] = ()
 
 
-class Ingress(Struct, frozen=True, rename="camel"):
+class Ingress(Struct, frozen=True, rename="camel", gc=False):
     """networking.k8s.io/v1 Ingress."""
 
     metadata: Metadata = Metadata()
     spec: IngressSpec = IngressSpec()
 
 
-class IngressClassSpec(Struct, frozen=True, rename="camel"):
+class IngressClassSpec(Struct, frozen=True, rename="camel", gc=False):
     """IngressClassSpec."""
 
     controller: str = ""
 
 
-class IngressClass(Struct, frozen=True, rename="camel"):
+class IngressClass(Struct, frozen=True, rename="camel", gc=False):
     """networking.k8s.io/v1 IngressClass (not namespaced)."""
 
     metadata: Metadata = Metadata()
     spec: IngressClassSpec = IngressClassSpec()
 
 
-class ServicePort(Struct, frozen=True, rename="camel"):
+class ServicePort(Struct, frozen=True, rename="camel", gc=False):
     """ServicePort; ``target_port`` None is ``port`` itself."""
 
     port: int
@@ -129,7 +129,7 @@ class ServicePort(Struct, frozen=True, rename="camel"):
     app_protocol: str = ""
 
 
-class ServiceSpec(Struct, frozen=True, rename="camel"):
+class ServiceSpec(Struct, frozen=True, rename="camel", gc=False):
     """ServiceSpec."""
 
     type: str = "ClusterIP"
@@ -140,14 +140,14 @@ class ServiceSpec(Struct, frozen=True, rename="camel"):
     selector: dict[str, str] = {}
 
 
-class Service(Struct, frozen=True, rename="camel"):
+class Service(Struct, frozen=True, rename="camel", gc=False):
     """v1 Service."""
 
     metadata: Metadata = Metadata()
     spec: ServiceSpec = ServiceSpec()
 
 
-class Conditions(Struct, frozen=True, rename="camel"):
+class Conditions(Struct, frozen=True, rename="camel", gc=False):
     """EndpointConditions; None is "unknown", which the API says to take for ready."""
 
     ready: bool | None = None
@@ -155,7 +155,7 @@ class Conditions(Struct, frozen=True, rename="camel"):
     terminating: bool | None = None
 
 
-class TargetReference(Struct, frozen=True, rename="camel"):
+class TargetReference(Struct, frozen=True, rename="camel", gc=False):
     """ObjectReference of an endpoint, mostly its Pod."""
 
     kind: str = ""
@@ -164,7 +164,7 @@ class TargetReference(Struct, frozen=True, rename="camel"):
     uid: str = ""
 
 
-class SliceEndpoint(Struct, frozen=True, rename="camel"):
+class SliceEndpoint(Struct, frozen=True, rename="camel", gc=False):
     """Endpoint: its addresses are interchangeable, and consumers use the first."""
 
     addresses: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class SliceEndpoint(Struct, frozen=True, rename="camel"):
     zone: str = ""
 
 
-class SlicePort(Struct, frozen=True, rename="camel"):
+class SlicePort(Struct, frozen=True, rename="camel", gc=False):
     """EndpointPort; ``name`` is the Service port's name, ``port`` None is every port."""
 
     name: str = ""
@@ -182,7 +182,7 @@ class SlicePort(Struct, frozen=True, rename="camel"):
     app_protocol: str = ""
 
 
-class EndpointSlice(Struct, frozen=True, rename="camel"):
+class EndpointSlice(Struct, frozen=True, rename="camel", gc=False):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     metadata: Metadata = Metadata()
@@ -191,7 +191,7 @@ class EndpointSlice(Struct, frozen=True, rename="camel"):
     ports: tuple[SlicePort, ...] = ()
 
 
-class Secret(Struct, frozen=True, rename="camel"):
+class Secret(Struct, frozen=True, rename="camel", gc=False):
     """v1 Secret; ``data`` is base64, ``string_data`` plain and stronger. What it holds never shows in its repr."""
 
     metadata: Metadata = Metadata()
@@ -205,6 +205,10 @@ class Secret(Struct, frozen=True, rename="camel"):
 
 Object: TypeAlias = Ingress | IngressClass | Service | EndpointSlice | Secret
 Key: TypeAlias = tuple[str, str]  # namespace, name
+Topic: TypeAlias = tuple[str, Key]
+"""Something that a compilation may ask the store for, and that may change: a kind and an object's key; ``slices`` and
+the key of their Service; ``names`` and a namespace (which Services it has); ``homes`` and a name (which namespaces have
+a Service of that name); ``classes`` (which IngressClasses there are)."""
 
 # Kind -> the API version that is read, and the type.
 KINDS: Final[dict[str, tuple[str, type[Object]]]] = {
@@ -233,80 +237,7 @@ class Place:
         return f"{self.file}:{self.line()}"
 
 
-class Objects:
-    """Every object known, by kind and key, with where it comes from.
-
-    ``whole`` is False where something that was meant to be here is not, as it was in error. Of those the ``broken``
-    are the Ingresses that could still be read.
-    """
-
-    __slots__ = (
-        "_places",
-        "_slices_of",
-        "broken",
-        "classes",
-        "ingresses",
-        "secrets",
-        "services",
-        "slices",
-        "whole",
-    )
-
-    def __init__(self) -> None:
-        self.ingresses: dict[Key, Ingress] = {}
-        self.classes: dict[Key, IngressClass] = {}
-        self.services: dict[Key, Service] = {}
-        self.slices: dict[Key, EndpointSlice] = {}
-        self.secrets: dict[Key, Secret] = {}
-        self.whole = True
-        self.broken: list[tuple[Ingress, Place]] = []
-        self._slices_of: defaultdict[Key, dict[Key, EndpointSlice]] = defaultdict(dict)  # by their Service
-        self._places: dict[tuple[str, Key], Place] = {}
-
-    def __repr__(self) -> str:
-        counts = (f"{len(stored)} {name}" for name, stored in self._stores().items())
-        return f"Objects({', '.join(counts)})"
-
-    def _stores(self) -> dict[str, dict[Key, Any]]:
-        return {
-            "Ingress": self.ingresses,
-            "IngressClass": self.classes,
-            "Service": self.services,
-            "EndpointSlice": self.slices,
-            "Secret": self.secrets,
-        }
-
-    def add(self, item: Object, place: Place | None = None) -> Place | None:
-        """Take an object in, in place of one of the same kind and name; returns where that one came from."""
-        kind, key = type(item).__name__, key_of(item)
-        before = self._places.get((kind, key))
-        self.remove(kind, key)
-        self._stores()[kind][key] = item
-        self._places[kind, key] = place or Place()
-        if isinstance(item, EndpointSlice):
-            self._slices_of[key[0], item.metadata.labels.get(SERVICE_NAME_LABEL, "")][key] = item
-        return before
-
-    def remove(self, kind: str, key: Key) -> None:
-        """Forget an object, if it is there."""
-        gone = self._stores()[kind].pop(key, None)
-        if gone is None:
-            return
-        del self._places[kind, key]
-        if isinstance(gone, EndpointSlice):
-            service = key[0], gone.metadata.labels.get(SERVICE_NAME_LABEL, "")
-            del self._slices_of[service][key]
-            if not self._slices_of[service]:
-                del self._slices_of[service]
-
-    def slices_of(self, service: Key) -> list[EndpointSlice]:
-        """A Service's slices, by name."""
-        found = self._slices_of.get(service, {})
-        return [found[key] for key in sorted(found)]
-
-    def place(self, kind: str, key: Key) -> Place:
-        """Where an object comes from."""
-        return self._places.get((kind, key)) or Place()
+NOWHERE: Final = Place()
 
 
 def key_of(item: Object) -> Key:

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proxy.route.spec import RouteSpec, TableSpec
+    from proxy.route.spec import RouteSpec
 
 # Seconds; the advice for http.server.request.duration in the OpenTelemetry semantic conventions.
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -160,14 +160,10 @@ class Ledger:
             stats = self._stats[key] = RouteStats(*key)
         return stats
 
-    def keep(self, spec: TableSpec) -> None:
-        """Forget the routes that a table does not have. Call it when the table before it serves no request any more."""
-        rules = [*spec.routes, *spec.host_defaults]
-        if spec.default_route is not None:
-            rules.append(spec.default_route)
-        kept = {(rule.namespace, rule.name, rule.host, rule.path) for rule in rules}
-        for key in self._stats.keys() - kept:
-            del self._stats[key]
+    def forget(self, gone: Iterable[RouteStats]) -> None:
+        """Forget counters. Call it when the table that counts into them serves no request any more."""
+        for stats in gone:
+            self._stats.pop((stats.namespace, stats.name, stats.host, stats.path), None)
 
     def samples(self) -> list[RouteSample]:
         """Every route's counters, and the unrouted requests' last."""

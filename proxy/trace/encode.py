@@ -163,6 +163,8 @@ class Encoder:
 
         attempts = record.attempts
         if attempts:
+            if record.sent_path:  # of the rest only the query is the same
+                target = wire.utf8(record.sent_path, chunks.URL_LIMIT) + target[len(path) :]
             gone = outcome == semconv.CLIENT_GONE or error == semconv.CLIENT_GONE
             for attempt in attempts:
                 span = self._attempt(record, attempt, gone and attempt is attempts[-1], target, state, start, end)

@@ -179,7 +179,8 @@ cdef class Encoder:
         cdef bint gone
         cdef Py_ssize_t index, last
         cdef list attempts
-        if record.link is not None or len(record.path) >= SHORT or not ascii(record.path):
+        # The path that the upstream was asked for is another one, or somebody is linked to: seldom enough.
+        if record.sent_path or record.link is not None or len(record.path) >= SHORT or not ascii(record.path):
             return self._twin.encode(record)
         target = record.path
         if len(record.query):

@@ -57,6 +57,7 @@ cdef class RequestRecord:
     cdef public long long route_ns
     cdef public str scheme
     cdef public long long self_ns
+    cdef public bytes sent_path
     cdef public int server_port
     cdef public bytes span_id
     cdef public long long start_ns

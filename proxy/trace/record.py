@@ -26,12 +26,10 @@ class Link:
 
 
 class RouteIdentity(Protocol):
-    """What spans say of the route; `route.table.Route` is one. ``index`` is unique within its table."""
+    """What spans say of the route; `route.table.Route` is one. ``index`` is unique among a worker's routes."""
 
     @property
     def index(self) -> int: ...
-    @property
-    def generation(self) -> int: ...
     @property
     def namespace(self) -> str: ...
     @property
@@ -42,6 +40,8 @@ class RouteIdentity(Protocol):
     def resource_version(self) -> str: ...
     @property
     def path(self) -> str: ...
+    @property
+    def span_name(self) -> str: ...
 
 
 class UpstreamIdentity(Protocol):
@@ -144,6 +144,7 @@ class RequestRecord:
         "route_ns",  # stamp: routing finished
         "scheme",  # str: "http" | "https", the original scheme
         "self_ns",  # duration, ns: spent inside the proxy itself
+        "sent_path",  # bytes: the path that the upstream is asked for, b"" where it is the same
         "server_port",  # int: port the client asked for (Host, X-Forwarded-Port, or the listener's)
         "span_id",  # bytes, 8
         "start_ns",  # stamp: first byte of the request read
@@ -183,6 +184,7 @@ class RequestRecord:
     admit_ns: int
     route_ns: int
     end_ns: int
+    sent_path: bytes
     self_ns: int
     loop_lag_us: int
     request_body_size: int

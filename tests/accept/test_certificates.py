@@ -241,7 +241,7 @@ def test_keys_stay_off_the_disk_and_descriptors_are_closed(monkeypatch: pytest.M
 def test_nothing_shows_the_key() -> None:
     certificates = Certificates()
     certificates.update(table(spec("ns/shop", SHOP, "shop.test"), spec("ns/wild", WILD, "*.shop.test")))
-    assert repr(certificates).startswith("Certificates(ns/shop, ns/wild, ")
+    assert repr(certificates).startswith("Certificates(ns/shop, ns/wild; ")
     assert "for shop.test, *.shop.test)" in repr(certificates)
     for text in (repr(certificates), repr(spec("ns/shop", SHOP, "shop.test"))):
         assert "PRIVATE" not in text

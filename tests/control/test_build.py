@@ -16,9 +16,9 @@ from proxy.control.objects import (
     IngressRule,
     IngressSpec,
     Metadata,
-    Objects,
     ServiceBackend,
 )
+from proxy.control.store import Objects
 from proxy.route.match import path_key
 from proxy.route.spec import RouteSpec, TableSpec
 from proxy.route.stats import Ledger
@@ -184,8 +184,8 @@ def test_a_default_backend_with_rules_serves_their_hosts_first() -> None:
     )
     table = clean(API, a, b)
     assert [(route.name, route.host, route.path) for route in table.host_defaults] == [
-        ("a", "a.test", ""),
         ("b", "*.b.test", ""),
+        ("a", "a.test", ""),
     ]
     assert table.default_route is not None
     assert table.default_route.name == "a", "no other Ingress is for every host"
@@ -274,7 +274,7 @@ def test_the_annotation_goes_before_the_field() -> None:
     spec = IngressSpec("nginx", IngressBackend(ServiceBackend("api", BackendPort("", 80))))
     item = Ingress(Metadata("a", "shop", annotations={"kubernetes.io/ingress.class": "spanway"}), spec)
     found = Objects()
-    found.add(item)
+    found.put(item)
     assert build(found, (), 1, Choices(ingress_class="spanway"))[0].default_route is not None
     assert build(found, (), 1, Choices(ingress_class="nginx"))[0].default_route is None
 
@@ -294,7 +294,7 @@ def test_objects_come_and_go() -> None:
     assert repr(found) == "Objects(1 Ingress, 0 IngressClass, 1 Service, 1 EndpointSlice, 0 Secret)"
     found.remove("EndpointSlice", ("shop", "api-1"))
     found.remove("EndpointSlice", ("shop", "api-1"))
-    assert found.slices_of(("shop", "api")) == []
+    assert found.slices_of(("shop", "api")) == ()
     table, [problem] = build(found, (), 2)
     assert (table.generation, table.backends[0].endpoints) == (2, ())
     assert "has no EndpointSlice" in problem.message
@@ -305,9 +305,9 @@ def test_objects_come_and_go() -> None:
 def test_a_slice_that_changes_its_service_moves() -> None:
     found = objects(API)
     [(item, place)] = read(API.replace("service-name: api", "service-name: other")).objects[1:]
-    found.add(item, place)
-    assert found.slices_of(("shop", "api")) == []
-    assert found.slices_of(("shop", "other")) == [item]
+    found.put(item, place)
+    assert found.slices_of(("shop", "api")) == ()
+    assert found.slices_of(("shop", "other")) == (item,)
 
 
 HOSTS = st.sampled_from(["", "a.test", "*.test", "A.Test", "b.a.test"])
@@ -346,7 +346,7 @@ def test_whatever_the_api_server_holds_makes_a_whole_table(ingresses: list[Ingre
     """Objects older than a rule of the API server's stay as they are: nothing may be taken for checked here."""
     found = objects(API)
     for item in ingresses:
-        found.add(item)
+        found.put(item)
     table, _ = build(found, (), 1)
     keys = {backend.key: "" for backend in table.backends}
     assert len(keys) == len(table.backends)

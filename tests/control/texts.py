@@ -7,8 +7,8 @@ from pathlib import Path
 
 from proxy.control.build import EVERYTHING, Choices, build
 from proxy.control.manifests import Manifest, parse
-from proxy.control.objects import Objects
 from proxy.control.problem import Problem
+from proxy.control.store import Objects
 from proxy.route.spec import TableSpec
 from proxy.settings import Override
 
@@ -36,7 +36,7 @@ def objects(*texts: str) -> Objects:
         manifest = read(text)
         assert not manifest.problems, manifest.problems
         for item, place in manifest.objects:
-            made.add(item, place)
+            made.put(item, place)
     return made
 
 

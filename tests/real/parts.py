@@ -62,6 +62,7 @@ class GoPart:
     purpose: str
     probe: tuple[str, ...]  # arguments that make a sound build exit with 0
     needed: bool = True
+    kubernetes: bool = False  # built as `tests.real.kubernetes_module` says
 
     @property
     def directory(self) -> Path:
@@ -69,12 +70,22 @@ class GoPart:
         return cache_directory() / f"{self.name}-{self.version}"
 
     def path(self) -> Path | None:
-        """The pinned build when there is one, else a program of that name on PATH."""
+        """The pinned build when there is one, else a program of that name on PATH.
+
+        Kubernetes' programs are taken in the pinned version only: another one's API is another API.
+        """
         built = self.directory / self.name
-        return built if built.is_file() else on_path(self.name)
+        if built.is_file():
+            return built
+        return None if self.kubernetes else on_path(self.name)
 
 
 Part = DebianPart | GoPart
+
+# Requires Go 1.26.0; the newest release when it was pinned that the stand-in's tests agree with.
+KUBERNETES_MODULE: Final = "k8s.io/kubernetes"
+KUBERNETES_VERSION: Final = "v1.36.3"
+KUBERNETES_CHECKSUM: Final = "h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o="
 
 JAEGER_MODULE: Final = "github.com/jaegertracing/jaeger"
 JAEGER_VERSION: Final = "v1.76.0"  # also tagged v2.13.0, a tag that the module's path without /v2 cannot name
@@ -86,6 +97,8 @@ PARTS: Final[dict[str, Part]] = {
         DebianPart("nginx", "nginx", "upstream, and the proxy that Spanway is measured against"),
         DebianPart("wrk", "wrk", "load"),
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
+        DebianPart("ip", "iproute2", "an address that is not loopback, for backends"),
+        DebianPart("etcd", "etcd-server", "the API server's store"),
         DebianPart("h2load", "nghttp2-client", "load at a fixed rate", needed=False),
         DebianPart("haproxy", "haproxy", "a second peer in the benchmark", needed=False),
         GoPart(
@@ -105,6 +118,26 @@ PARTS: Final[dict[str, Part]] = {
             "./cmd/jaeger",
             "the tracing backend",
             ("version",),
+        ),
+        GoPart(
+            "kube-apiserver",
+            KUBERNETES_MODULE,
+            KUBERNETES_VERSION,
+            KUBERNETES_CHECKSUM,
+            "./cmd/kube-apiserver",
+            "the API server that the controller follows",
+            ("--version",),
+            kubernetes=True,
+        ),
+        GoPart(
+            "kubectl",
+            KUBERNETES_MODULE,
+            KUBERNETES_VERSION,
+            KUBERNETES_CHECKSUM,
+            "./cmd/kubectl",
+            "the client of that API server",
+            ("version", "--client"),
+            kubernetes=True,
         ),
     )
 }
@@ -158,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _list() -> int:
     for part in PARTS.values():
         place = part.path() or ("missing" if part.needed else "missing (optional)")
-        print(f"{part.name:8} {part.version:9} {place}  [{part.purpose}]")
+        print(f"{part.name:14} {part.version:9} {place}  [{part.purpose}]")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ PART = GoPart("thing", "example.org/thing", "v1.2.3", "h1:sum", "./cmd/thing", "
 GO = """#!/bin/sh
 echo "$@" >> "{folder}/calls"
 case "$1" in
+list) exit {choose} ;;
 mod) cat "{folder}/module.json"; exit {download} ;;
 build)
     while [ "$1" != -o ]; do shift; done
@@ -41,6 +43,7 @@ def stand_in(
     download: int = 0,
     build: int = 0,
     probe: int = 0,
+    choose: int = 0,
 ) -> Path:
     """Put a `go` first on PATH that does as it is told; returns the file of its calls."""
     folder = tmp_path / "go"
@@ -50,7 +53,7 @@ def stand_in(
     module = {"Dir": str(source), "Sum": checksum} if download == 0 else {"Error": "no such module"}
     (folder / "module.json").write_text(json.dumps(module))
     go = folder / "go"
-    go.write_text(GO.format(folder=folder, download=download, build=build, probe=probe))
+    go.write_text(GO.format(folder=folder, download=download, build=build, probe=probe, choose=choose))
     go.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return folder / "calls"
@@ -140,6 +143,65 @@ def test_require_waits_for_an_installation_under_way(
     assert found == [cache / "thing-v1.2.3" / "thing"]
 
 
+KUBERNETES_MOD = """module example.org/thing
+
+require (
+\texample.org/other v1.0.0
+\tk8s.io/api v0.0.0
+)
+
+replace (
+\tk8s.io/api => ./staging/src/k8s.io/api
+)
+"""
+KUBERNETES = dataclasses.replace(PART, name="kube-thing", kubernetes=True)
+
+
+def test_kubernetes_is_built_from_its_published_modules(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = stand_in(tmp_path, monkeypatch)
+    source = tmp_path / "go" / "source"
+    (source / "go.mod").write_text(KUBERNETES_MOD)
+    (source / "go.sum").write_text("sums\n")
+    path = install.install(KUBERNETES)
+    assert path == cache / "kube-thing-v1.2.3" / "kube-thing"
+    module = cache / ".kubernetes-module" / "kube-thing-v1.2.3"
+    written = (module / "go.mod").read_text()
+    assert "k8s.io/api => k8s.io/api v0.2.3" in written
+    assert "require example.org/thing v1.2.3" in written
+    assert "module example.org/thing" not in written
+    assert (module / "go.sum").read_text() == "sums\n"
+    _, choose, build = calls.read_text().splitlines()
+    assert choose == f"list -C {module} -mod=mod -deps example.org/thing/cmd/thing"
+    assert build.startswith(f"build -C {module} ")
+    assert build.endswith(" example.org/thing/cmd/thing")
+    assert "-X k8s.io/component-base/version.gitVersion=v1.2.3" in build
+
+
+def test_kubernetes_without_modules_of_its_own_is_an_error(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, choose=1)
+    source = tmp_path / "go" / "source"
+    (source / "go.sum").touch()
+    (source / "go.mod").write_text("module example.org/thing\n")
+    with pytest.raises(ValueError, match="replaces no module"):
+        install.install(KUBERNETES)
+    (source / "go.mod").write_text(KUBERNETES_MOD)
+    with pytest.raises(InstallFailed, match="go list failed"):
+        install.install(KUBERNETES)
+
+
+def test_no_other_version_of_kubernetes_is_taken(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("thing", "kube-thing"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert PART.path() == tmp_path / "thing"
+    assert KUBERNETES.path() is None
+
+
 def test_a_debian_part_is_found_outside_a_users_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "served"
     program.write_text("#!/bin/sh\n")
@@ -161,4 +223,4 @@ def test_only_root_installs_packages(cache: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_pins_are_what_they_should_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts.main(["list"]) == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert {"nginx", "wrk", "openssl", "jaeger", "hotrod"} <= listed
+    assert {"nginx", "wrk", "openssl", "jaeger", "hotrod", "etcd", "kube-apiserver", "kubectl"} <= listed

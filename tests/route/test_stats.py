@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.route.spec import TableSpec
 from proxy.route.stats import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, Ledger, RouteSample, RouteStats, merge
-from tests.route.strategies import rule, table
+from tests.route.strategies import rule
 
 TRACE = bytes(range(16))
 MS = 1_000_000
@@ -84,13 +83,13 @@ def test_a_ledger_keeps_counting_over_swaps_and_forgets_what_went() -> None:
     ledger.of(goes).observe(200, 1, 1, "", TRACE, False, 0)
     ledger.of(fallback).observe(200, 1, 1, "", TRACE, False, 0)
     ledger.unrouted.observe(404, 1, 1, "no_route", TRACE, False, 0)
-    ledger.keep(table(stays, default=fallback))
+    ledger.forget([ledger.of(goes)])
     assert ledger.of(stays) is ledger.of(rule("Prefix a.test/"))
     assert [(sample.host, sample.requests) for sample in ledger.samples()] == [("a.test", 1), ("", 1), ("", 1)]
     assert ledger.of(goes).snapshot().requests == 0
-    ledger.keep(table(host_defaults=(goes,)))
+    ledger.forget([ledger.of(stays), ledger.of(fallback)])
     assert repr(ledger) == "Ledger(1 routes)"
-    ledger.keep(TableSpec(1))
+    ledger.forget([ledger.of(goes), ledger.of(goes)])
     assert [sample.faults for sample in ledger.samples()] == [{"no_route": 1}]
 
 
