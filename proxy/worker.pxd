@@ -40,6 +40,8 @@ cdef class Worker:
     cdef public object response_extra
     cdef public long long _failures
     cdef public list _finished
+    cdef public object origin
+    cdef public object on_first
 
     cpdef void record(self, RequestRecord exchange) except *
     @cython.locals(

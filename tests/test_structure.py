@@ -35,6 +35,7 @@ SHORT = {
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",
+    "proxy/meaning.py",
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
     "proxy/http1/head.py",

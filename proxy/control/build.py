@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from proxy.control import hosts as resolving
 from proxy.control.certificates import CertificateReader, Secrets, spec_of
-from proxy.control.claims import EVERYTHING, Choices, Claims, compiled, judge, selects
+from proxy.control.claims import EVERYTHING, STANDING, Choices, Claims, compiled, judge, selects, standing
 from proxy.control.endpoints import Backends
 from proxy.control.hosts import Conflict
 from proxy.control.problem import Problem, Subject
@@ -86,7 +86,7 @@ class Builder:
         self._objects = objects
         self._overrides = overrides
         self._choices = choices
-        self._backends = Backends(objects, overrides, choices.verify_upstreams)
+        self._backends = Backends(objects, overrides, choices.verify_upstreams, choices.zone)
         self._secrets = Secrets(objects, reader or CertificateReader())
         self._claims: dict[Key, Claims] = {}
         self._dependents: Dependents[Key] = Dependents()  # Ingresses
@@ -111,6 +111,8 @@ class Builder:
     def update(self, touched: Iterable[Topic] | None, now: datetime | None = None) -> Step:
         """Redo what depends on these; None is everything (once, at first)."""
         topics = set(touched) if touched is not None else {("Ingress", key) for key in self._objects.ingresses}
+        if touched is None and self._choices.default_backend is not None:
+            topics.add(("Ingress", STANDING))
         secrets = {key for kind, key in topics if kind == "Secret"}
         default = self._default_certificate()
         altered = self._secrets.touch(secrets, now or datetime.now(UTC))
@@ -156,7 +158,9 @@ class Builder:
         view = View(self._objects)
         before = self._claims.pop(key, None)
         claims = None
-        if ingress is not None:
+        if key == STANDING and self._choices.default_backend is not None:
+            claims = standing(self._choices.default_backend, self._backends, self._choices.defaults)
+        elif ingress is not None:
             claims = compiled(ingress, view, self._backends, self._secrets, self._choices)
         topics: set[object] = set(view.asked)
         places = _places(before)

@@ -13,15 +13,23 @@ import msgspec
 from proxy.control.actions import Meant, actions_of, www
 from proxy.control.annotations import NGINX, Options, options_of
 from proxy.control.certificates import Named, Secrets, claims
-from proxy.control.objects import CLASS_ANNOTATION, DEFAULT_CLASS_ANNOTATION, ServiceBackend
+from proxy.control.objects import (
+    CLASS_ANNOTATION,
+    DEFAULT_CLASS_ANNOTATION,
+    NOWHERE,
+    BackendPort,
+    IngressBackend,
+    ServiceBackend,
+)
 from proxy.control.problem import Problem, Subject
 from proxy.route.match import path_key
 from proxy.route.spec import RouteSpec
 
 if TYPE_CHECKING:
     from proxy.control.endpoints import Backends
-    from proxy.control.objects import Ingress, IngressBackend, Key, Place, Topic
+    from proxy.control.objects import Ingress, Key, Place, Topic
     from proxy.control.view import View
+    from proxy.settings import ServicePort
 
 _NEVER: Final = "~"  # sorts after every timestamp: an object without one is taken for the newest
 
@@ -35,9 +43,12 @@ class Choices(NamedTuple):
     default_certificate: str = ""  # Secret, namespace/name
     most_tries: int = Options().tries  # attempts for one request, whatever annotations say
     controller: str = ""  # only classes that an IngressClass gives to this controller; "" asks for no such object
+    zone: str = ""  # where we are, for topology hints
+    default_backend: ServicePort | None = None  # for what no rule takes, where no Ingress says otherwise
 
 
 EVERYTHING: Final = Choices()
+STANDING: Final = "", "--default-backend"  # the key of what claims the default for every host if no Ingress does
 
 
 class Rule(NamedTuple):
@@ -212,6 +223,29 @@ def compiled(
         return None
     place = view.place("Ingress", (ingress.metadata.namespace, ingress.metadata.name))
     return _Compiler(ingress, place, backends, secrets, choices).claims(view)
+
+
+def standing(wanted: ServicePort, backends: Backends, options: Options) -> Claims:
+    """What --default-backend claims: the default for every host, after every Ingress."""
+    port = BackendPort(number=int(wanted.port)) if wanted.port.isdecimal() else BackendPort(name=wanted.port)
+    subject = Subject("", *STANDING, NOWHERE)
+    named: dict[str, None] = {}
+    service = IngressBackend(service=ServiceBackend(wanted.service, port))
+    key = backends.of(wanted.namespace, service, options, subject, "defaultBackend", named)
+    # Its Ingress's name is what spans, logs and metrics call the route by.
+    route = RouteSpec(
+        namespace=wanted.namespace,
+        name="default-backend",
+        uid="",
+        resource_version="",
+        host="",
+        path="",
+        path_type="Prefix",
+        backend=key,
+        tries=options.tries,
+    )
+    problems = tuple(subject.problems)
+    return Claims(STANDING, (_NEVER * 2, "", ""), NOWHERE, problems, fallback=route, backends=named)
 
 
 def judge(ingress: Ingress, subject: Subject, choices: Choices) -> Options:

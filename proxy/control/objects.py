@@ -15,6 +15,7 @@ from proxy.control.documents import Lines
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 DEFAULT_CLASS_ANNOTATION: Final = "ingressclass.kubernetes.io/is-default-class"
+TRACEPARENT_ANNOTATION: Final = "tracing.k8s.io/traceparent"  # the trace of whoever wrote the object (KEP-5915)
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before IngressClass; goes before spec.ingressClassName
 
 
@@ -164,6 +165,18 @@ class TargetReference(Struct, frozen=True, rename="camel", gc=False):
     uid: str = ""
 
 
+class ForZone(Struct, frozen=True, rename="camel", gc=False):
+    """A zone that an endpoint is meant for."""
+
+    name: str = ""
+
+
+class EndpointHints(Struct, frozen=True, rename="camel", gc=False):
+    """Who should use an endpoint, as the control plane has distributed them (trafficDistribution)."""
+
+    for_zones: tuple[ForZone, ...] = ()
+
+
 class SliceEndpoint(Struct, frozen=True, rename="camel", gc=False):
     """Endpoint: its addresses are interchangeable, and consumers use the first."""
 
@@ -171,6 +184,7 @@ class SliceEndpoint(Struct, frozen=True, rename="camel", gc=False):
     conditions: Conditions = Conditions()
     target_ref: TargetReference | None = None
     zone: str = ""
+    hints: EndpointHints | None = None
 
 
 class SlicePort(Struct, frozen=True, rename="camel", gc=False):

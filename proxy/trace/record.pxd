@@ -3,6 +3,8 @@ cdef class Link:
     cdef public bytes span_id
     cdef public int flags
     cdef public bytes tracestate
+    cdef public long long generation
+    cdef public Link more
 
 
 cdef class AttemptRecord:

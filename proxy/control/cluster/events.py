@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.control.cluster.client import MERGE_PATCH
-from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound
+from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound, refused
 from proxy.control.cluster.kinds import EVENT, VERSIONS
 from proxy.control.cluster.pace import Backoff, Bucket
 
@@ -215,6 +215,7 @@ class Events:
                 self._complained = True
                 hint = "; grant create and patch on events" if isinstance(fault, Forbidden) else ""
                 self._say(f"Events cannot be written: {fault}{hint}")
+            told.written = refused(fault)
             return fault
         told.written = True
         self._complained = False

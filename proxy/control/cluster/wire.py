@@ -11,10 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from proxy.control.cluster.faults import Garbled, fault_of
-from proxy.control.objects import KINDS, Object
+from proxy.control.objects import KINDS, TRACEPARENT_ANNOTATION, Object
 from proxy.control.shape import explain
-
-TRACEPARENT: Final = "tracing.k8s.io/traceparent"  # annotation (KEP-5915): the trace of whoever wrote the object
 
 
 class ManagedFields(msgspec.Struct, frozen=True):
@@ -43,7 +41,7 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def traceparent(self) -> str:
         """The annotation's value, "" without one; not yet judged."""
-        return (self.annotations or {}).get(TRACEPARENT, "")
+        return (self.annotations or {}).get(TRACEPARENT_ANNOTATION, "")
 
 
 class _Headed(msgspec.Struct, frozen=True):
@@ -123,7 +121,10 @@ def object_of(kind: str, raw: bytes | msgspec.Raw) -> Object:
         pass  # mostly a null
     except _WRONG as problem:
         raise Unreadable(f"is no JSON object ({type(problem).__name__})") from None
-    value = _without_nulls(msgspec.json.decode(raw))
+    try:
+        value = _without_nulls(msgspec.json.decode(raw))
+    except _WRONG as problem:
+        raise Unreadable(f"is no JSON object ({type(problem).__name__})") from None
     try:
         item: Object = msgspec.convert(value, KINDS[kind][1])
     except msgspec.ValidationError as problem:
