@@ -12,6 +12,8 @@ import cython
 cdef class Attempt(Response):
     cdef public bint abandoned
 
+    cpdef void prepare(self, Request exchange, Endpoint endpoint, int resend, long long start_ns) except *
+
     @cython.locals(exchange=Request, payload=bytes, waits="bint", now="long long")
     cpdef void send(self, Upstream upstream, long long entry_ns) except *
 

@@ -22,8 +22,9 @@ class Attempt(Response):
 
     __slots__ = ("abandoned",)
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
-        Response.__init__(self, exchange, endpoint)
+    def prepare(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
+        self.attach(exchange, endpoint)
         self.connection = None
         self.abandoned = False
         self.span_id = span_id()

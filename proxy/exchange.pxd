@@ -23,6 +23,8 @@ cdef class Exchange(Request):
     cdef public bytes _key
     cdef public bytes _prefix
 
+    cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *
+
     @cython.locals(worker=Worker, route=Route, backend=Backend)
     cpdef void begin(self, RequestHead head) except *
 

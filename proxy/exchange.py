@@ -23,7 +23,7 @@ from proxy.request import Request
 from proxy.retries import may_retry
 
 if TYPE_CHECKING:
-    from proxy.accept.downstream import Downstream
+    from proxy.connection import Connection
     from proxy.route.table import Route
     from proxy.trace.record import AttemptRecord
     from proxy.worker import Worker
@@ -34,12 +34,13 @@ _REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 
 
 class Exchange(Request):
-    """See the module. Made by the downstream connection, which calls `begin` or `refuse` once."""
+    """See the module. Made by the downstream connection, which calls `prepare`, then `begin` or `refuse`, once."""
 
     __slots__ = ("_finished", "_flushing", "_key", "_prefix")
 
-    def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
-        Request.__init__(self, downstream, worker, start_ns, entry_ns)
+    def prepare(self, downstream: Connection, worker: Worker, start_ns: int, entry_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
+        Request.prepare(self, downstream, worker, start_ns, entry_ns)
         self._finished = False
         self._flushing = False
         self._key = b""
@@ -104,7 +105,8 @@ class Exchange(Request):
         if endpoint is None:
             self.fail(Fault(Kind.NO_ENDPOINT, route.spec.backend))
             return
-        self.attempt = attempt = Attempt(self, endpoint, len(tried), entry_ns if tried else self.route_ns)
+        self.attempt = attempt = Attempt.__new__(Attempt)
+        attempt.prepare(self, endpoint, len(attempts), entry_ns if attempts else self.route_ns)
         pool = endpoint.pool
         if pool is None:
             pool = self.worker.open_pool(endpoint)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.admit import forwarded
 from proxy.http1.compose import length_line, request_prefix, response
 from proxy.http1.fields import without
+from proxy.http1.framing import content_length
 from proxy.trace.ids import trace_id
 from proxy.trace.lines import hexed
 
@@ -90,8 +91,10 @@ def own_lines(x: Request) -> bytes:
     return out
 
 
-def response_head(x: Request, head: ResponseHead, framing: int, body: bytes) -> bytes:
-    """The response's head for the downstream, and ``body`` behind it; settles whether the connection is kept."""
+def response_head(x: Request, head: ResponseHead, framing: int, data: bytes, start: int, stop: int) -> bytes:
+    """The response's head for the downstream, and ``data`` from ``start`` to ``stop`` behind it; settles whether the
+    connection is kept.
+    """
     x.status = status = head.status
     x.keep = keep = may_keep(x)
     fields, extra = head.fields, b""
@@ -102,7 +105,7 @@ def response_head(x: Request, head: ResponseHead, framing: int, body: bytes) -> 
     length = noted.get(b"content-length")
     if framing >= 0:
         if length is not None and status != 204:
-            extra = length_line(int(length))
+            extra = length_line(content_length(length))
         elif framing == 0 and x.method == b"HEAD" and b"transfer-encoding" in noted and x.version:
             extra = b"Transfer-Encoding: chunked\r\n"
     elif x.version:
@@ -116,4 +119,4 @@ def response_head(x: Request, head: ResponseHead, framing: int, body: bytes) -> 
         extra += b"Connection: keep-alive\r\n"
     if x.worker.response_extra is not None:
         extra += x.worker.response_extra(x)
-    return response(head.reason, fields, extra, body)
+    return response(head.reason, fields, extra, data, start, stop)

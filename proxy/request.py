@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from proxy.trace.record import AttemptRecord, RequestRecord
 
 if TYPE_CHECKING:
-    from proxy.accept.downstream import Downstream
     from proxy.admit.forwarded import Claim
     from proxy.attempt import Attempt
+    from proxy.connection import Connection
     from proxy.http1.head import RequestHead
     from proxy.relay.upload import Upload
     from proxy.route.table import Route
@@ -51,7 +51,8 @@ class Request(RequestRecord):
     route: Route | None
     head: RequestHead
 
-    def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
+    def prepare(self, downstream: Connection, worker: Worker, start_ns: int, entry_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
         self.downstream = downstream
         self.worker = worker
         self.start_ns = start_ns

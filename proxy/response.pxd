@@ -3,7 +3,7 @@ from proxy.balance.endpoint cimport Endpoint
 from proxy.connect.connection cimport Upstream
 from proxy.http1.framing cimport response_framing
 from proxy.http1.head cimport ResponseHead
-from proxy.http1.scan cimport scan_response
+from proxy.http1.scan cimport find_end, scan_response
 from proxy.forward cimport response_head
 from proxy.net.now cimport time_ns
 from proxy.request cimport Request
@@ -25,6 +25,7 @@ cdef class Response(AttemptRecord):
     cdef public int state
     cdef public Upstream upstream
 
+    cpdef void attach(self, Request exchange, Endpoint endpoint) except *
     cpdef void complete(self) except *
     cpdef void failed(self, object fault) except *
 
@@ -33,7 +34,7 @@ cdef class Response(AttemptRecord):
 
     @cython.locals(
         exchange=Request, head=ResponseHead, framing="long long", left="long long", status=int, out=bytes,
-        end=Py_ssize_t, connection=bytes, bounds=Bounds,
+        end=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, connection=bytes, bounds=Bounds,
         route=Route,
     )
     cdef void _head(self, bytes data) except *

@@ -14,8 +14,8 @@ from proxy.forward import interim_head, response_head
 from proxy.http1.chunked import ChunkedReader, chunk, last_chunk
 from proxy.http1.fields import tokens, without
 from proxy.http1.framing import CHUNKED, response_framing
-from proxy.http1.head import HEAD_END, ResponseHead
-from proxy.http1.scan import scan_response
+from proxy.http1.head import ResponseHead
+from proxy.http1.scan import find_end, scan_response
 from proxy.net.now import time_ns
 from proxy.trace.record import AttemptRecord
 from proxy.tunnel import Tunnel
@@ -57,7 +57,8 @@ class Response(AttemptRecord):
         "upstream",
     )
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint) -> None:
+    def attach(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        """Begin before there is a connection."""
         self.exchange = exchange
         self.endpoint = endpoint
         self.upstream: Upstream | None = None
@@ -124,17 +125,18 @@ class Response(AttemptRecord):
             data = self._buffer + data
         bounds = exchange.worker.bounds
         while True:
-            end = data.find(HEAD_END)
+            end = find_end(data)
             if end < 0 or end > bounds.head:
                 if len(data) > bounds.head:
                     raise Fault(Kind.BAD_RESPONSE, f"response head over {bounds.head} bytes")
                 self._buffer = data
                 return
-            head = scan_response(data[:end], bounds.fields)
-            data = data[end + 4 :]
+            head = scan_response(data, bounds.fields, end)
+            start = end + 4
             status = head.status
             if status >= 200 or status == 101:
                 break
+            data = data[start:]
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 raise Fault(Kind.BAD_RESPONSE, f"more than {_MOST_INTERIM} interim responses")
@@ -145,7 +147,7 @@ class Response(AttemptRecord):
                 exchange.continued()
         self._buffer = b""
         if status == 101:
-            self._switch(head, data)
+            self._switch(head, data[start:])
             return
         framing = response_framing(head, exchange.method)
         self.status = status
@@ -165,15 +167,16 @@ class Response(AttemptRecord):
             if nominated:
                 head.fields = without(head.fields, nominated)
         if framing >= 0:
-            left = framing - len(data)
+            stop = len(data)
+            left = framing - (stop - start)
             if left < 0:
                 # Bytes that no framing covers: RFC 9112 section 6.3 forbids to read them as another response.
                 self.keep = False
-                data = data[:framing]
+                stop = start + framing
             if left > 0:
                 self.state = LENGTH
                 self._left = left
-            exchange.relay(response_head(exchange, head, framing, data), len(data))
+            exchange.relay(response_head(exchange, head, framing, data, start, stop), stop - start)
             if left <= 0:
                 self.complete()
             return
@@ -182,7 +185,7 @@ class Response(AttemptRecord):
             self._reader = ChunkedReader(bounds.chunk_extensions)
         else:
             self.keep = False
-        self._body(data, response_head(exchange, head, framing, b""))
+        self._body(data[start:], response_head(exchange, head, framing, b"", 0, 0))
 
     def _body(self, data: bytes, out: bytes = b"") -> None:
         """Relay body bytes, behind ``out``, in one write."""

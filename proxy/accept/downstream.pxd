@@ -2,7 +2,7 @@ from proxy.bounds cimport Bounds
 from proxy.connection cimport Connection
 from proxy.exchange cimport Exchange
 from proxy.http1.head cimport RequestHead
-from proxy.http1.scan cimport scan_request
+from proxy.http1.scan cimport find_end, scan_request
 from proxy.net.now cimport time_ns
 from proxy.worker cimport Worker
 

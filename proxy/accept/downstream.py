@@ -15,8 +15,7 @@ from proxy.connection import Connection
 from proxy.errors import Fault, Kind
 from proxy.exchange import Exchange
 from proxy.http1.fields import TOKEN
-from proxy.http1.head import HEAD_END
-from proxy.http1.scan import scan_request
+from proxy.http1.scan import find_end, scan_request
 from proxy.http1.strict import check_partial
 from proxy.net.clock import NEVER
 from proxy.net.now import time_ns
@@ -164,7 +163,7 @@ class Downstream(Connection):
                 self._wait_for_head(1)
                 return False
         checked = self._checked
-        end = data.find(HEAD_END, checked - 3 if checked > 3 else 0)
+        end = find_end(data, checked - 3 if checked > 3 else 0)
         start_ns, self._start_ns = self._start_ns or time_ns(), 0
         try:
             if end < 0:
@@ -174,12 +173,12 @@ class Downstream(Connection):
                 return False
             if end > bounds.head:
                 check_partial(data[: bounds.head + 1], 0, bounds.request_line, bounds.head)
-            head = scan_request(data[:end], bounds.request_line, bounds.fields, bounds.underscores)
+            head = scan_request(data, bounds.request_line, bounds.fields, bounds.underscores, end)
         except Fault as fault:
             self._start_ns = start_ns
             self._refuse(fault)
             return False
-        self._buffer = data[end + 4 :]
+        self._buffer = data[end + 4 :] if len(data) > end + 4 else b""
         if self._paused and len(self._buffer) <= bounds.pipelined:
             self.resume()
         # A head that came in pieces was waited for: the proxy's own time begins with its last piece.
@@ -189,7 +188,8 @@ class Downstream(Connection):
             self._checked = 0
             entry_ns = time_ns()
         self.deadline = NEVER
-        self.exchange = exchange = Exchange(self, worker, start_ns, entry_ns)
+        self.exchange = exchange = Exchange.__new__(Exchange)
+        exchange.prepare(self, worker, start_ns, entry_ns)
         try:
             exchange.begin(head)
         except Exception:
@@ -217,7 +217,8 @@ class Downstream(Connection):
         method, _, rest = self._buffer[:8192].partition(b"\r\n")[0].partition(b" ")
         target = rest.partition(b" ")[0]
         self._buffer = b""
-        exchange = Exchange(self, self.worker, self._start_ns or now, now)
+        exchange = Exchange.__new__(Exchange)
+        exchange.prepare(self, self.worker, self._start_ns or now, now)
         self.exchange = exchange
         clean = target.startswith(b"/") and target.isascii() and target.decode("ascii").isprintable()
         exchange.refuse(fault, method if TOKEN.fullmatch(method) else b"", target if clean else b"")

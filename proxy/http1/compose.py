@@ -27,9 +27,12 @@ def request(prefix: bytes, context: bytes, other_context: bytes, body: bytes) ->
     return b"%b%b%b\r\n%b" % (prefix, context, other_context, body)
 
 
-def response(reason: bytes, fields: bytes, extra: bytes, body: bytes) -> bytes:
-    """A response's head and the first of its body; ``reason`` is the status code and the phrase."""
-    return b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (reason, fields, extra, body)
+def response(reason: bytes, fields: bytes, extra: bytes, data: bytes, start: int, stop: int) -> bytes:
+    """A response's head, and the first of its body: ``data`` from ``start`` to ``stop``.
+
+    ``reason`` is the status code and the phrase.
+    """
+    return b"HTTP/1.1 %b\r\n%b%b\r\n%b" % (reason, fields, extra, data[start:stop])
 
 
 def length_line(length: int) -> bytes:

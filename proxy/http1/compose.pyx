@@ -64,18 +64,24 @@ cpdef bytes request(
     return made
 
 
-cpdef bytes response(bytes reason, bytes fields, bytes extra, bytes body):
+cpdef bytes response(
+    bytes reason, bytes fields, bytes extra, bytes data, Py_ssize_t start, Py_ssize_t stop
+):
     """See ``compose.py``."""
     cdef Py_ssize_t size = len(reason) + len(fields) + len(extra)
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + 13 + len(body))
-    cdef char* at = PyBytes_AS_STRING(made)
+    cdef bytes made
+    cdef char* at
+    if not 0 <= start <= stop <= len(data):
+        raise ValueError(f"{start} to {stop} of {len(data)} bytes")
+    made = PyBytes_FromStringAndSize(NULL, size + 13 + stop - start)
+    at = PyBytes_AS_STRING(made)
     literal(&at, b"HTTP/1.1 ", 9)
     put(&at, reason)
     literal(&at, b"\r\n", 2)
     put(&at, fields)
     put(&at, extra)
     literal(&at, b"\r\n", 2)
-    put(&at, body)
+    literal(&at, PyBytes_AS_STRING(data) + start, stop - start)
     return made
 
 

@@ -3,6 +3,12 @@
 The twin takes the heads that nothing is wrong with, and hands every other to `strict`, so that both refuse alike.
 """
 
+from proxy.http1.head import HEAD_END
 from proxy.http1.strict import scan_request, scan_response
 
-__all__ = ["scan_request", "scan_response"]
+__all__ = ["find_end", "scan_request", "scan_response"]
+
+
+def find_end(data: bytes, start: int = 0) -> int:
+    """Where the first empty line from ``start`` on has its CRLF CRLF, -1 if there is none."""
+    return data.find(HEAD_END, start)

@@ -12,6 +12,14 @@ from proxy.http1 import strict
 from proxy.http1.fields import DROP, FRAME, NOTE, REQUEST_NAMES, RESPONSE_NAMES
 from proxy.http1.head cimport RequestHead, ResponseHead
 
+cdef extern from "string.h" nogil:
+    """
+    #ifndef _GNU_SOURCE
+    void *memmem(const void *, size_t, const void *, size_t);
+    #endif
+    """
+    void* memmem(const void* text, size_t size, const void* wanted, size_t length)
+
 ctypedef const unsigned char byte
 
 # What may stand where; 0 is what may not.
@@ -247,7 +255,9 @@ cdef inline bytes method_of(byte* text, Py_ssize_t length):
     return PyBytes_FromStringAndSize(<char*>text, length)
 
 
-cdef RequestHead request(bytes head, Py_ssize_t most_line, Py_ssize_t most_fields, bint underscores):
+cdef RequestHead request(
+    bytes head, Py_ssize_t most_line, Py_ssize_t most_fields, bint underscores, Py_ssize_t size
+):
     cdef Lines lines
     cdef byte* text = <byte*>PyBytes_AS_STRING(head)
     cdef byte* end
@@ -259,7 +269,7 @@ cdef RequestHead request(bytes head, Py_ssize_t most_line, Py_ssize_t most_field
     cdef bint plain
     cdef bytes method, fields
     cdef dict noted
-    if not cut(text, PyBytes_GET_SIZE(head), &lines) or lines.count - 1 > most_fields:
+    if not cut(text, size, &lines) or lines.count - 1 > most_fields:
         return None
     end = lines.end[0]
     if end - text > most_line:
@@ -304,22 +314,30 @@ cdef RequestHead request(bytes head, Py_ssize_t most_line, Py_ssize_t most_field
     return made
 
 
-cpdef RequestHead scan_request(bytes head, Py_ssize_t most_line, Py_ssize_t most_fields, bint underscores=False):
+cdef inline Py_ssize_t size_of(bytes head, Py_ssize_t end) except -1:
+    """The bytes of a head; never more than there are."""
+    cdef Py_ssize_t size = len(head)
+    return end if 0 <= end < size else size
+
+
+cpdef RequestHead scan_request(
+    bytes head, Py_ssize_t most_line, Py_ssize_t most_fields, bint underscores=False, Py_ssize_t end=-1
+):
     """See `strict.scan_request`."""
-    cdef RequestHead made = request(head, most_line, most_fields, underscores)
+    cdef RequestHead made = request(head, most_line, most_fields, underscores, size_of(head, end))
     if made is None:
-        made = strict.scan_request(head, most_line, most_fields, underscores)
+        made = strict.scan_request(head, most_line, most_fields, underscores, end)
     return made
 
 
-cdef ResponseHead response(bytes head, Py_ssize_t most_fields):
+cdef ResponseHead response(bytes head, Py_ssize_t most_fields, Py_ssize_t size):
     cdef Lines lines
     cdef byte* text = <byte*>PyBytes_AS_STRING(head)
     cdef Py_ssize_t length
     cdef ResponseHead made
     cdef bytes fields
     cdef dict noted
-    if not cut(text, PyBytes_GET_SIZE(head), &lines) or lines.count - 1 > most_fields:
+    if not cut(text, size, &lines) or lines.count - 1 > most_fields:
         return None
     length = lines.end[0] - text
     if length < 14 or memcmp(text, b"HTTP/1.", 7) != 0 or text[8] != c" " or text[12] != c" ":
@@ -344,9 +362,20 @@ cdef ResponseHead response(bytes head, Py_ssize_t most_fields):
     return made
 
 
-cpdef ResponseHead scan_response(bytes head, Py_ssize_t most_fields):
+cpdef ResponseHead scan_response(bytes head, Py_ssize_t most_fields, Py_ssize_t end=-1):
     """See `strict.scan_response`."""
-    cdef ResponseHead made = response(head, most_fields)
+    cdef ResponseHead made = response(head, most_fields, size_of(head, end))
     if made is None:
-        made = strict.scan_response(head, most_fields)
+        made = strict.scan_response(head, most_fields, end)
     return made
+
+
+cpdef Py_ssize_t find_end(bytes data, Py_ssize_t start=0) except? -2:
+    """See ``scan.py``."""
+    cdef Py_ssize_t size = len(data)
+    cdef char* text = PyBytes_AS_STRING(data)
+    cdef char* found
+    if start < 0 or start >= size:
+        return -1 if start >= size else data.find(b"\r\n\r\n", start)
+    found = <char*>memmem(text + start, size - start, b"\r\n\r\n", 4)
+    return -1 if found is NULL else found - text

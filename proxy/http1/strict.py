@@ -24,15 +24,20 @@ _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 
-def scan_request(head: bytes, most_line: int, most_fields: int, underscores: bool = False) -> RequestHead:
+def scan_request(
+    head: bytes, most_line: int, most_fields: int, underscores: bool = False, end: int = -1
+) -> RequestHead:
     """Parse a request head.
 
-    ``head`` ends before its empty line's CRLF CRLF; ``most_line`` bytes of request line and ``most_fields`` fields are
-    allowed. ``underscores`` keeps field names with ``_`` (nginx ``underscores_in_headers``).
+    ``head`` ends before its empty line's CRLF CRLF, or at ``end`` if that is not negative; ``most_line`` bytes of
+    request line and ``most_fields`` fields are allowed. ``underscores`` keeps field names with ``_`` (nginx
+    ``underscores_in_headers``).
 
     Raises `Fault`: BAD_REQUEST, BAD_TARGET, BAD_HOST, BAD_FRAMING, TARGET_TOO_LONG, HEAD_TOO_LARGE,
     VERSION_NOT_SUPPORTED.
     """
+    if end >= 0:
+        head = head[:end]
     lines = head.split(b"\r\n")
     count = len(lines) - 1
     first = lines[0]
@@ -55,8 +60,10 @@ def scan_request(head: bytes, most_line: int, most_fields: int, underscores: boo
     return RequestHead(method, target, minor, passed, noted)
 
 
-def scan_response(head: bytes, most_fields: int) -> ResponseHead:
+def scan_response(head: bytes, most_fields: int, end: int = -1) -> ResponseHead:
     """Parse a response head; ``head`` as for `scan_request`. Raises `Fault`: BAD_RESPONSE."""
+    if end >= 0:
+        head = head[:end]
     lines = head.split(b"\r\n")
     count = len(lines) - 1
     if count > most_fields:

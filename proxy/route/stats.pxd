@@ -1,5 +1,7 @@
-cdef long long _DURATION_FIRST
-cdef long long _SELF_FIRST
+import cython
+
+cdef tuple _DURATION_NS
+cdef tuple _SELF_NS
 
 
 cdef class RouteStats:
@@ -15,6 +17,7 @@ cdef class RouteStats:
     cdef public str namespace
     cdef public str path
 
+    @cython.locals(statuses=dict, bucket=Py_ssize_t, own=Py_ssize_t, bound="long long")
     cpdef void observe(
         self,
         int status,

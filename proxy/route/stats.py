@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,8 +18,6 @@ SELF_BOUNDS: Final = (1e-05, 2e-05, 3e-05, 5e-05, 7.5e-05, 1e-04, 2.5e-04, 5e-04
 
 _DURATION_NS: Final = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS)
 _SELF_NS: Final = tuple(round(bound * 1e9) for bound in SELF_BOUNDS)
-_DURATION_FIRST: Final = _DURATION_NS[0]
-_SELF_FIRST: Final = _SELF_NS[0]
 
 
 class Exemplar(msgspec.Struct, frozen=True, array_like=True):
@@ -109,11 +106,19 @@ class RouteStats:
         if error_type:
             self._faults[error_type] = self._faults.get(error_type, 0) + 1
         # bisect_left: a value equal to a bound belongs to that bound's bucket ("le", OpenMetrics).
-        # Most requests are in the first bucket, which needs no search.
-        bucket = 0 if duration_ns <= _DURATION_FIRST else bisect_left(_DURATION_NS, duration_ns)
+        bucket = 0  # most requests are in the first, and few far from it: no search
+        for bound in _DURATION_NS:
+            if duration_ns <= bound:
+                break
+            bucket += 1
         self._buckets[bucket] += 1
         self._duration_ns += duration_ns
-        self._self_buckets[0 if self_ns <= _SELF_FIRST else bisect_left(_SELF_NS, self_ns)] += 1
+        own = 0
+        for bound in _SELF_NS:
+            if self_ns <= bound:
+                break
+            own += 1
+        self._self_buckets[own] += 1
         self._self_ns += self_ns
         if recorded:
             self._exemplars[bucket] = (trace_id, duration_ns, end_ns)
