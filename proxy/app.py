@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from proxy import serving
+from proxy import __version__, serving
 from proxy.accept.certificates import Certificates
 from proxy.route.spec import TableSpec
 from proxy.supervisor import Supervisor
+from proxy.trace import resource
+from proxy.trace.export import Exporter, make_transport
+from proxy.trace.semconv import SCHEMA_URL
 from proxy.workers import Slot, Tree, listen
 
 if TYPE_CHECKING:
     import socket
 
+    from opentelemetry.sdk.trace import TracerProvider
+
     from proxy.admin.source import Companion
+    from proxy.control.chronicle import Chronicle
     from proxy.settings import Address, Settings
 
 
@@ -85,15 +91,24 @@ async def _supervise(
         await supervisor.apply(table, ())
     elif cluster:
         from proxy.control.cluster.controller import Controller
+        from proxy.control.cluster.spans import trace_config
 
-        controller = Controller(settings, supervisor, supervisor)
+        provider = _provider(settings, supervisor)
+        controller = Controller(
+            settings,
+            supervisor,
+            supervisor,
+            trace=None if provider is None else trace_config(provider),
+            chronicle=_chronicle(provider, supervisor),
+        )
         await controller.open()
-        supervisor.controller = controller
+        supervisor.controller, supervisor.publisher = controller, controller.publisher
         supervisor.spawn(controller.run)
     else:
         from proxy.control.feed import Feed
 
-        feed = Feed(settings, supervisor)
+        feed = Feed(settings, supervisor, chronicle=_chronicle(_provider(settings, supervisor), supervisor))
+        supervisor.publisher = feed.publisher
         if not await feed.first():
             supervisor.stop(2)
         else:
@@ -104,6 +119,38 @@ async def _supervise(
     if server is not None:
         await server.stop()
     return code
+
+
+def _provider(settings: Settings, supervisor: Supervisor) -> TracerProvider | None:
+    """What makes the supervisor's own spans, which go where those of requests go; None where none go anywhere."""
+    tracing = settings.tracing
+    transport = make_transport(tracing, __version__)
+    if transport is None and not tracing.ring:
+        return None
+    from proxy.trace.provider import provider
+
+    made = resource.build(tracing, version=__version__)
+    exporter = Exporter(
+        tracing,
+        transport,
+        resource=resource.encode(made),
+        scope=resource.encode_scope(__version__),
+        schema_url=SCHEMA_URL,
+        ring=supervisor.ring,
+        probe=False,  # the workers do that
+    )
+    supervisor.trace(exporter)
+    return provider(tracing, made, exporter)
+
+
+def _chronicle(provider: TracerProvider | None, supervisor: Supervisor) -> Chronicle | None:
+    if provider is None:
+        return None
+    from proxy.control.chronicle import Chronicle
+
+    chronicle = Chronicle(provider)
+    supervisor.on_first, supervisor.on_end = chronicle.served, chronicle.end
+    return chronicle
 
 
 async def _announce(supervisor: Supervisor, workers: int, companions: Sequence[Companion]) -> None:

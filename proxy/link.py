@@ -135,6 +135,7 @@ class Link:
         self._change: TableChange | None = None  # all that has not been sent yet
         self._rollout: Rollout | None = None  # the newest
         self._bringing: asyncio.Task[None] | None = None
+        self._since = 0.0  # loop time at which that began
 
     def __repr__(self) -> str:
         return f"Link({self.index}, pid {self.pid}, generation {self.generation})"
@@ -185,7 +186,13 @@ class Link:
         self._rollout = rollout
         if self._bringing is None:
             rollout.expect(self)
+            self._since = asyncio.get_running_loop().time()
             self._bringing = asyncio.get_running_loop().create_task(self._bring())
+
+    def follows(self, patience: float) -> bool:
+        """Whether it serves a table, and has been on its way to a newer one for less than ``patience`` seconds."""
+        loop = asyncio.get_running_loop()
+        return bool(self.generation) and self._bringing is not None and loop.time() - self._since < patience
 
     async def idle(self) -> None:
         """Wait until there is nothing to bring to this worker."""

@@ -26,6 +26,7 @@ from proxy.channel import (
     Channel,
     Commit,
     Drain,
+    First,
     Order,
     Prepare,
     Prepared,
@@ -46,6 +47,7 @@ from proxy.worker import Worker
 from proxy.workers import LEAVING
 
 if TYPE_CHECKING:
+    from proxy.exchange import Exchange
     from proxy.settings import Settings
     from proxy.workers import Slot
 
@@ -104,6 +106,7 @@ class Serving:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_signal_handler(signal.SIGUSR1, lambda: log.reopen() if log else None)
         channel = await Channel.open(sock)
+        worker.on_first = lambda exchange: channel.send(_first(exchange))
         orders = loop.create_task(self._obey(channel))
         sweep = loop.call_later(PERIOD, self._sweep, loop)
         await self._stopping.wait()
@@ -287,6 +290,13 @@ class Serving:
         for downstream in list(worker.downstreams):
             downstream.abort()
         await asyncio.sleep(0)
+
+
+def _first(exchange: Exchange) -> First:
+    span_id = exchange.span_id if exchange.recorded else b""
+    return First(
+        0, exchange.generation, exchange.trace_id, span_id, exchange.start_ns, exchange.end_ns, exchange.status
+    )
 
 
 def _resident() -> int:

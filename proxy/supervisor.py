@@ -11,6 +11,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec.structs import replace
+
+from proxy.admin.control import ControlSample
 from proxy.admin.source import Companion, Cursor, Readiness, WorkerSample
 from proxy.channel import AskBatches, AskSample, Batches, Channel, Drain, First, Sampled, encoded
 from proxy.link import Link, Parts, Rollout
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.admin.cluster import ClusterSample
     from proxy.control.problem import Problem
     from proxy.settings import Address, Settings
+    from proxy.trace.export import Exporter
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,10 @@ _MANY: Final = 500  # specs that are encoded in a thread: below that it takes le
 _MOST_OPEN: Final = 63  # generations that are waited for at a time, beside the newest
 _RECEIVED: Final = 8 * 1024 * 1024  # bytes of spans kept of those that applications sent here
 _RECEIVER: Final = "receiver"
+_SELF: Final = "supervisor"
+_TICK: Final = 0.25  # seconds between two looks at a batch of our own spans
+_FLUSH: Final = 5.0  # seconds for the last of them
+_BEHIND: Final = 5.0  # seconds that a worker may take to a newer table and still be ready
 
 
 class Controlling(Protocol):
@@ -52,6 +60,14 @@ class Controlling(Protocol):
         ...
 
 
+class Publishing(Protocol):
+    """What makes generations; `control.publish.Publisher` does."""
+
+    def sample(self) -> ControlSample:
+        """Its counters."""
+        ...
+
+
 class Supervisor:
     """Implements `admin.source.Source` and `admin.source.Running`."""
 
@@ -61,6 +77,9 @@ class Supervisor:
         self.https = https
         self.admin: Address | None = None
         self.received = Ring(_RECEIVED)
+        self.ring = Ring(settings.tracing.ring)  # our own spans
+        self.publisher: Publishing | None = None
+        self._exporter: Exporter | None = None
         self.controller: Controlling | None = None
         self._workers = workers
         self._links: dict[int, Link] = {}
@@ -77,6 +96,7 @@ class Supervisor:
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_first: Callable[[First], None] | None = None
+        self.on_end: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"Supervisor(generation {self._table.generation}, {list(self._links.values())})"
@@ -109,7 +129,10 @@ class Supervisor:
                 positions[str(link.pid)] = report.cursor
                 found += report.batches
         positions[_RECEIVER], received = self.received.since(before.get(_RECEIVER, 0))
-        return Cursor(positions), found + received
+        if self._exporter is not None:
+            self._exporter.seal()
+        positions[_SELF], own = self.ring.since(before.get(_SELF, 0))
+        return Cursor(positions), found + received + own
 
     def table(self) -> TableSpec:
         """See `admin.source.Source`."""
@@ -122,6 +145,11 @@ class Supervisor:
     def cluster(self) -> ClusterSample | None:
         """See `admin.source.Source`."""
         return None if self.controller is None else self.controller.sample()
+
+    def control(self) -> ControlSample:
+        """See `admin.source.Source`."""
+        sample = ControlSample() if self.publisher is None else self.publisher.sample()
+        return sample if self._exporter is None else replace(sample, export=self._exporter.counters())
 
     def exits(self) -> int:
         """See `admin.source.Source`."""
@@ -136,8 +164,9 @@ class Supervisor:
         if generation == 0:
             reasons.append("no configuration has been read yet")
             reasons += self.controller.waits() if self.controller is not None else ()
-        serving = self._serving_at(generation)
+        serving = sum(link.generation >= generation or link.follows(_BEHIND) for link in self._links.values())
         if serving < self._workers:
+            serving = self._serving_at(generation)
             reasons.append(f"{serving} of {self._workers} workers serve generation {generation}")
         return Readiness(not reasons, tuple(reasons))
 
@@ -214,6 +243,17 @@ class Supervisor:
         """Wait until the proxy begins to drain."""
         await self._stopping.wait()
 
+    def trace(self, exporter: Exporter) -> None:
+        """Export our own spans, which somebody else offers, until the end."""
+        self._exporter = exporter
+        exporter.start()
+        self._keep(self._tick(exporter))
+
+    async def _tick(self, exporter: Exporter) -> None:
+        while True:
+            exporter.tick(asyncio.get_running_loop().time())
+            await asyncio.sleep(_TICK)
+
     # The process
 
     def spawn(self, companion: Companion) -> None:
@@ -284,6 +324,10 @@ class Supervisor:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LEAVE)
+        if self.on_end is not None:
+            self.on_end()
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.close, _FLUSH)
         return self._code
 
 

@@ -28,6 +28,7 @@ class Swap:
         "_certificates",
         "_gone",
         "_hosts",
+        "_origin",
         "_secrets",
         "_shown",
         "_whole",
@@ -48,6 +49,7 @@ class Swap:
         self._gone: list[RouteStats] = []
         self._hosts: set[str] = set()  # of a whole table
         self._secrets: set[str] = set()
+        self._origin: Final = first.origin
         self.generation: Final = first.generation
         self.table: Final = worker.table.successor(first.generation)
         self.backends: Final = worker.registry.plan(whole=self._whole)
@@ -73,8 +75,9 @@ class Swap:
             if self._shown is not None:
                 self._shown.keep(self._secrets)
         worker.registry.commit(self.backends)
-        worker.table = self.table
         worker.settle()  # what has finished still counts for the routes it took
+        worker.table = self.table
+        worker.origin = self._origin
         worker.ledger.forget(self._gone)
         for endpoint in worker.registry.retire():
             worker.retire(endpoint)

@@ -11,13 +11,14 @@ from proxy.errors import Kind
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
-from proxy.route.change import whole
+from proxy.route.change import Origin, whole
 from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
 from proxy.route.table import Table
 from proxy.swap import Swap
 from proxy.trace.context import Propagation
 from proxy.trace.encode import Encoder
+from proxy.trace.record import Link
 from proxy.trace.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Worker:
         self.response_extra: Callable[[Request], list[bytes]] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
+        self.origin: Origin | None = None  # the trace of a generation of which no request has ended yet
+        self.on_first: Callable[[Exchange], None] | None = None
         self._failures = 0
         self._finished: list[Exchange] = []
 
@@ -155,6 +158,8 @@ class Worker:
             recorded = exchange.recorded
             end_ns = exchange.end_ns
             try:
+                if self.origin is not None and route is not None:
+                    self._first(exchange, self.origin)
                 (unrouted if route is None else route.stats).observe(
                     exchange.status,
                     end_ns - exchange.start_ns,
@@ -175,6 +180,17 @@ class Worker:
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
+
+    def _first(self, exchange: Exchange, origin: Origin) -> None:
+        """Link the first request that a generation has served to the trace that it is, and tell of it."""
+        if exchange.generation != self.table.generation:
+            return  # an earlier one's
+        self.origin = None
+        exchange.link = Link(
+            origin.trace_id, origin.span_id, origin.flags, generation=exchange.generation, more=exchange.link
+        )
+        if self.on_first is not None:
+            self.on_first(exchange)
 
     def sweep(self, loop_time: float) -> None:
         """Once per `clock.PERIOD`: enforce deadlines, hand over spans, write the log."""

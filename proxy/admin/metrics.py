@@ -26,12 +26,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ExemplarLine
 
 from proxy import __version__
-from proxy.admin import cluster
+from proxy.admin import cluster, control
 from proxy.admin.cluster import ClusterSample
+from proxy.admin.control import ControlSample
 from proxy.admin.departed import add_exports, merge_endpoints
 from proxy.admin.source import Problem, WorkerSample
 from proxy.route.spec import TableSpec
 from proxy.route.stats import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, RouteSample, merge
+from proxy.trace.ledger import ExportCounters
 
 ROUTE: Final = ("ingress_namespace", "ingress", "host", "http_route")
 _OPENMETRICS: Final[Callable[[Collector], bytes]] = openmetrics_text  # the one function without types there
@@ -47,6 +49,7 @@ class Moment(NamedTuple):
     problems: Sequence[Problem]
     ready: bool
     cluster: ClusterSample | None = None  # of a controller
+    control: ControlSample = ControlSample()
 
 
 class _Families(Collector):
@@ -60,9 +63,10 @@ class _Families(Collector):
         yield from _requests(merge(route for sample in self._moment.samples for route in sample.routes))
         yield from _connections(self._moment.samples)
         yield from _endpoints(self._moment.samples)
-        yield from _spans(self._moment.samples)
+        yield from _spans([*(sample.export for sample in self._moment.samples), self._moment.control.export])
         yield from _workers(self._moment)
         yield from _configuration(self._moment)
+        yield from control.families(self._moment.control)
         if self._moment.cluster is not None:
             yield from cluster.families(self._moment.cluster)
 
@@ -193,8 +197,8 @@ def _endpoints(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
     yield from (ejected, ejections, attempts, errors, active, connections, latency)
 
 
-def _spans(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
-    export = add_exports([sample.export for sample in samples])
+def _spans(exports: Sequence[ExportCounters]) -> Iterator[Metric]:
+    export = add_exports(exports)
     for name, text, number in (
         ("recorded", "Spans of recorded requests, given to the exporter.", export.recorded),
         ("sent", "Spans in at least one export call, however often it was repeated.", export.sent),

@@ -118,7 +118,13 @@ class Admin:
         samples = self._departed.complete(await self._source.samples())
         source = self._source
         moment = metrics.Moment(
-            samples, source.exits(), source.table(), source.problems(), source.readiness().ready, source.cluster()
+            samples,
+            source.exits(),
+            source.table(),
+            source.problems(),
+            source.readiness().ready,
+            source.cluster(),
+            source.control(),
         )
         body, content_type = await self._made(lambda: metrics.expose(moment, request.headers.get("Accept", "")))
         # aiohttp would put its own charset into `content_type`; the formats define theirs.

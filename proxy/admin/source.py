@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from proxy.admin.cluster import ClusterSample
+from proxy.admin.control import ControlSample
 from proxy.route.spec import TableSpec
 from proxy.route.stats import RouteSample
 from proxy.settings import Address, Settings
@@ -123,6 +124,10 @@ class Source(Protocol):
 
     def cluster(self) -> ClusterSample | None:
         """What a controller counts; None where no cluster is followed."""
+        ...
+
+    def control(self) -> ControlSample:
+        """What the control plane counts."""
         ...
 
     def exits(self) -> int:

@@ -16,7 +16,9 @@ from proxy.admin import labels
 from proxy.admin.blame import index, shares
 from proxy.admin.columns import DIM, ERROR, SEVERITY, Columns, Palette, rows
 from proxy.admin.units import count, duration, share
+from proxy.trace.semconv import GENERATION
 from proxy.trace.tree import Node, TraceView
+from proxy.trace.view import LinkView, SpanView
 
 ROWS: Final = 48  # spans drawn of one trace: a screen; /traces/ID has all
 PLACES: Final = 6  # places named in "where the time went"
@@ -112,6 +114,14 @@ class Waterfall:
             yield line
 
 
+def _linked(span: SpanView, link: LinkView) -> str:
+    """What a link leads to."""
+    generation = link.attributes.get(GENERATION.name)
+    if generation is not None:
+        return f"the first request of generation {generation}, which came about in trace"
+    return "linked to the caller's own trace" if span.kind == "SERVER" else "linked to trace"
+
+
 def _notes(node: Node, by_id: Mapping[str, Node], root: bool) -> Iterator[tuple[str, Style]]:
     span = node.span
     if text := labels.phases(node, by_id):
@@ -121,6 +131,6 @@ def _notes(node: Node, by_id: Mapping[str, Node], root: bool) -> Iterator[tuple[
     if text and not any(labels.failure(by_id[child].span) == text for child in node.children):
         yield f"✗ {text}", ERROR if labels.severity(span) == "error" else SEVERITY["warning"]
     for link in span.links[:LINKS]:
-        yield f"→ linked to the caller's own trace {labels.clean(link.trace_id)}", DIM
+        yield f"→ {_linked(span, link)} {labels.clean(link.trace_id)}", DIM
     if node.orphan and not root:
         yield "(the span above it is not here)", DIM

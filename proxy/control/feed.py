@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from proxy.control.annotations import Options
 from proxy.control.build import Choices
@@ -13,23 +12,13 @@ from proxy.control.generations import Generations, Update
 from proxy.control.watch import INTERVAL, Watcher
 
 if TYPE_CHECKING:
+    from proxy.control.chronicle import Chronicle
     from proxy.control.problem import Problem
-    from proxy.route.spec import TableSpec
+    from proxy.control.publish import Publisher
+    from proxy.control.rolling import Sink
     from proxy.settings import Settings
 
 MOST_TOLD: Final = 20  # problems on standard error at a time; /routes and `spanway check` have them all
-
-
-class Sink(Protocol):
-    """What serves tables; the supervisor is one."""
-
-    async def apply(self, table: TableSpec, problems: Sequence[Problem]) -> None:
-        """Serve a new table; returns when every worker does."""
-        ...
-
-    def report(self, problems: Sequence[Problem]) -> None:
-        """Keep what is wrong with files whose table was not taken over."""
-        ...
 
 
 def choices_of(settings: Settings) -> Choices:
@@ -51,7 +40,7 @@ def _say(text: str) -> None:
 class Feed:
     """Feeds a sink with the tables that ``settings.ingress`` describes, and says on standard error what is wrong."""
 
-    __slots__ = ("_generations", "_interval", "_refused", "_say", "_sink")
+    __slots__ = ("_generations", "_interval", "_refused", "_say")
 
     def __init__(
         self,
@@ -59,10 +48,11 @@ class Feed:
         sink: Sink,
         say: Callable[[str], None] = _say,
         interval: float = INTERVAL,
+        chronicle: Chronicle | None = None,
     ) -> None:
         """``interval`` is the seconds between two looks at the files."""
-        self._generations = Generations(settings.ingress, settings.upstream, choices_of(settings))
-        self._sink = sink
+        choices = choices_of(settings)
+        self._generations = Generations(settings.ingress, sink, settings.upstream, choices, chronicle=chronicle)
         self._say = say
         self._interval = interval
         self._refused = False  # whether errors kept the files as last read from being served
@@ -72,13 +62,17 @@ class Feed:
 
     async def first(self) -> bool:
         """Read the files and serve their table; False if errors leave none, which are then said."""
-        update = await asyncio.to_thread(self._generations.refresh)
+        update = await self._generations.refresh()
         self._tell(update.problems)
         if update.table is None:
             self._say("no table can be built from these manifests; mend the errors above and start again")
             return False
-        await self._sink.apply(update.table, update.problems)
         return True
+
+    @property
+    def publisher(self) -> Publisher:
+        """What makes generations of the files."""
+        return self._generations.publisher
 
     async def watch(self, _running: object = None) -> None:
         """Follow the files until cancelled (an `admin.source.Companion`)."""
@@ -88,11 +82,9 @@ class Feed:
         self._tell(update.problems)
         mended, self._refused = self._refused and not update.refused, update.refused
         if update.table is not None:
-            await self._sink.apply(update.table, update.problems)
             routes = len(update.table.routes)
             self._say(f"generation {update.table.generation} is served: {routes} route{'s' * (routes != 1)}")
             return
-        self._sink.report(update.problems)
         served = self._generations.table
         if update.refused and served is not None:
             self._say(f"the files have errors: generation {served.generation} stays")

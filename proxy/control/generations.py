@@ -1,4 +1,4 @@
-"""The table that manifest files describe, from one state of the files to the next.
+"""Manifest files as the source of a store of objects, from one state of the files to the next.
 
 **Errors keep the last good table.** Whatever an API server would have refused, and whatever cannot be read or cannot
 mean anything (a value of an annotation, a certificate that an Ingress uses with another's key), is an error
@@ -11,21 +11,25 @@ A file that goes away takes its objects with it. A path from the command line th
 
 from __future__ import annotations
 
+import asyncio
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from proxy.control.build import EVERYTHING, Choices, build
-from proxy.control.certificates import CertificateReader
+from proxy.control.build import EVERYTHING, Choices
 from proxy.control.manifests import Cache, load
-from proxy.control.problem import Problem
-from proxy.route.spec import TableSpec
+from proxy.control.objects import TRACEPARENT_ANNOTATION
+from proxy.control.publish import Change, Publisher, Verb
+from proxy.control.store import Objects
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from proxy.control.chronicle import Chronicle
+    from proxy.control.problem import Problem
+    from proxy.control.rolling import Sink
+    from proxy.route.spec import TableSpec
     from proxy.settings import Override
 
 
@@ -46,45 +50,70 @@ class Update(NamedTuple):
 class Generations:
     """Reads the same paths again and again; files that have not changed are not parsed again."""
 
-    __slots__ = ("_cache", "_choices", "_generation", "_overrides", "_paths", "_reader", "problems", "table")
+    __slots__ = ("_cache", "_objects", "_paths", "publisher")
 
     def __init__(
         self,
         paths: Sequence[Path],
+        sink: Sink,
         overrides: Sequence[Override] = (),
         choices: Choices = EVERYTHING,
         generation: int = 0,
+        chronicle: Chronicle | None = None,
     ) -> None:
         """``generation`` is the last one given out; the first table gets the next."""
         self._paths = tuple(paths)
-        self._overrides = tuple(overrides)
-        self._choices = choices
-        self._generation = generation
         self._cache: Cache = {}
-        self._reader = CertificateReader()
-        self.table: TableSpec | None = None  # the last good one
-        self.problems: tuple[Problem, ...] = ()  # as of the last look
+        self._objects = Objects()
+        self.publisher = Publisher(
+            self._objects, sink, overrides, choices, strict=True, chronicle=chronicle, generation=generation
+        )
 
     def __repr__(self) -> str:
         paths = ", ".join(map(str, self._paths))
-        return f"Generations({paths}: {self._generation} so far, {len(self.problems)} problems)"
+        return f"Generations({paths}: {self.publisher.generation} so far, {len(self.problems)} problems)"
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files and directories it reads."""
         return self._paths
 
-    def refresh(self) -> Update:
-        """Look at the files now. Blocks while it reads and builds."""
-        reading = load(self._paths, self._cache)
-        built, found = build(reading.objects, self._overrides, self._generation + 1, self._choices, reader=self._reader)
-        self.problems = tuple(sorted(reading.problems + found, key=lambda one: (one.file, one.line)))
-        refused = any(problem.severity == "error" for problem in self.problems)
-        table = None if refused or self._unchanged(built) else built
-        if table is not None:
-            self._generation += 1
-            self.table = table
-        return Update(table, self.problems, refused, reading.files, reading.others)
+    @property
+    def table(self) -> TableSpec | None:
+        """The last good one."""
+        return self.publisher.table
 
-    def _unchanged(self, built: TableSpec) -> bool:
-        return self.table is not None and msgspec.structs.replace(built, generation=self.table.generation) == self.table
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """As of the last look."""
+        return self.publisher.problems
+
+    async def refresh(self) -> Update:
+        """Look at the files now, and have what has changed served."""
+        publisher = self.publisher
+        before = publisher.table
+        reading = await asyncio.to_thread(load, self._paths, self._cache)
+        received = time.time_ns()
+        for verb, kind, namespace, name in self._objects.become(reading.objects):
+            publisher.changed(self._change("listed" if before is None else verb, kind, namespace, name, received))
+        publisher.noted = tuple(reading.problems)
+        await publisher.synced()
+        table = publisher.table if publisher.table is not before else None
+        return Update(table, publisher.problems, publisher.refused, reading.files, reading.others)
+
+    def _change(self, verb: Verb, kind: str, namespace: str, name: str, received: int) -> Change:
+        """An object that differs from what it was; how old that is, is told by its file."""
+        key = namespace, name
+        item = self._objects.get(kind, key)
+        known = self._cache.get(Path(self._objects.place(kind, key).file))
+        return Change(
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            resource_version="" if item is None else item.metadata.resource_version,
+            verb=verb,
+            received_ns=received,
+            lag_ns=-1 if item is None or known is None else max(received - known[0].modified, 0),
+            lag_source="" if item is None or known is None else "mtime",
+            traceparent="" if item is None else item.metadata.annotations.get(TRACEPARENT_ANNOTATION, ""),
+        )

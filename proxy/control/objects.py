@@ -15,6 +15,7 @@ from proxy.control.documents import Lines
 
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 DEFAULT_CLASS_ANNOTATION: Final = "ingressclass.kubernetes.io/is-default-class"
+TRACEPARENT_ANNOTATION: Final = "tracing.k8s.io/traceparent"  # the trace of whoever wrote the object (KEP-5915)
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before IngressClass; goes before spec.ingressClassName
 
 

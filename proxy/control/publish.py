@@ -1,74 +1,303 @@
-"""Stand-in until the branch that owns it is merged."""
+"""Changes of objects into generations of the table: what arrives together is built together, and served by all workers.
+
+The one way into the workers, for a cluster's events and for files alike. Builds run in a thread, so that the
+supervisor goes on answering; what arrives during one is the next one's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from proxy.control.build import Builder, Choices
+from proxy.admin.control import BUILD_BOUNDS, PROPAGATION_BOUNDS, ControlSample, Tally
+from proxy.control.build import EVERYTHING, Builder, Choices, Step
+from proxy.route.change import TableChange, certificates_of, differing, hosts_of, whole
 
 if TYPE_CHECKING:
-    from proxy.control.feed import Sink
+    from proxy.control.certificates import CertificateReader
+    from proxy.control.chronicle import Chronicle, Story
+    from proxy.control.objects import Key, Topic
     from proxy.control.problem import Problem
+    from proxy.control.rolling import Rolling, Sink
     from proxy.control.store import Objects
+    from proxy.route.spec import TableSpec
     from proxy.settings import Override
+
+_log = logging.getLogger(__name__)
+
+GATHER: Final = 0.002  # seconds between two looks at a burst of events; a single event waits for none
+LONGEST: Final = 0.01  # seconds that a burst is gathered
+_TOLD: Final = 32  # events that the trace of one generation tells of one by one
+_SEEN: Final = 4096  # objects of which it is known which generation has them
+_AGE: Final = 3600.0  # seconds between two looks at certificates that may have come of age
+
+Verb = Literal["added", "modified", "deleted", "listed"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One received event, after objects was updated."""
+    """One received event, after the objects were updated."""
 
     kind: str
     namespace: str
     name: str
     resource_version: str
-    verb: Literal["added", "modified", "deleted", "listed"]
-    received_ns: int
-    lag_ns: int = -1
-    lag_source: str = ""
-    traceparent: str = ""
+    verb: Verb
+    received_ns: int  # Unix ns when its bytes had been read
+    lag_ns: int = -1  # since the object changed, -1 unknown
+    lag_source: str = ""  # where the figure comes from, e.g. "managedFields"
+    traceparent: str = ""  # annotation tracing.k8s.io/traceparent
+
+
+class Seen(NamedTuple):
+    """Which version of an object has been taken in, and by which generation on."""
+
+    resource_version: str
+    generation: int
 
 
 class Publisher:
-    """Builds everything anew."""
+    """See the module. ``synced`` begins it, `close` ends it.
+
+    ``listener`` is told everything that is wrong after each build that finds something else than the one before, and
+    after each that makes a generation. ``strict``: while anything is an error, the last good table stays as a whole.
+    ``noted`` are problems found before the objects came here; they count like those of a build.
+    """
 
     def __init__(
         self,
         objects: Objects,
         sink: Sink,
-        overrides: Sequence[Override],
-        choices: Choices,
-        listener: Callable[[tuple[Problem, ...]], None],
+        overrides: Sequence[Override] = (),
+        choices: Choices = EVERYTHING,
+        listener: Callable[[tuple[Problem, ...]], None] | None = None,
+        *,
+        strict: bool = False,
+        chronicle: Chronicle | None = None,
+        reader: CertificateReader | None = None,
+        generation: int = 0,
     ) -> None:
-        self._objects, self._sink, self._overrides, self._choices = objects, sink, overrides, choices
-        self._listener = listener
-        self._generation = 0
-        self._builder = Builder(objects, overrides, choices)
-        self._task: asyncio.Task[None] | None = None
-        self._dirty = False
+        """``generation`` is the last one given out; the first table gets the next."""
+        self.noted: tuple[Problem, ...] = ()
         self.problems: tuple[Problem, ...] = ()
+        self.table: TableSpec | None = None  # the one being served
+        self.refused = False  # errors keep the objects as they are now from being served
+        self._objects = objects
+        self._sink = sink
+        self._make: Callable[[], Builder] = lambda: Builder(objects, overrides, choices, reader)
+        self._builder = self._make()
+        self._listener = listener
+        self._strict = strict
+        self._chronicle = chronicle
+        self._generation = generation
+        self._begun = False  # the builder has built everything once
+        self._pending = TableChange(0)  # what differs from the table that is served
+        self._changes: list[Change] = []  # those that the next build takes in
+        self._untold: list[Change] = []  # those of builds that were refused
+        self._seen: OrderedDict[tuple[str, Key], Seen] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._watching: set[asyncio.Task[None]] = set()
+        self._events: Counter[tuple[str, str]] = Counter()
+        self._builds = Tally(BUILD_BOUNDS)
+        self._propagation = Tally(PROPAGATION_BOUNDS)
+        self._failures = 0
 
-    def changed(self, _change: Change) -> None:
-        """One change."""
-        self._dirty = True
-        if self._generation and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._run())
+    def __repr__(self) -> str:
+        return f"Publisher(generation {self._generation}, {len(self._changes)} changes, {len(self.problems)} problems)"
+
+    @property
+    def generation(self) -> int:
+        """The newest generation, 0 before the first."""
+        return self._generation
+
+    def changed(self, change: Change) -> None:
+        """Note an event, whose object the store has already. Never blocks."""
+        self._events[change.kind, change.verb] += 1
+        self._changes.append(change)
+        if self._running is not None:
+            self._idle.clear()
+            self._wake.set()
 
     async def synced(self) -> None:
-        """The first table."""
-        await self._build()
+        """Every object is in: serve the first table, and from then on every change. Returns when it is on its way."""
+        if self._running is None:
+            self._wake.set()
+            self._running = asyncio.get_running_loop().create_task(self._run())
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until everything that has changed so far is built and on its way into the workers."""
+        self._idle.clear()
+        self._wake.set()
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Build no more."""
+        tasks = [*self._watching, *([self._running] if self._running is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def seen(self, kind: str, key: Key) -> Seen | None:
+        """Which version of an object was last taken in, None if it is long ago or never was."""
+        return self._seen.get((kind, key))
+
+    def sample(self) -> ControlSample:
+        """What it has counted."""
+        return ControlSample(
+            events=tuple((kind, verb, number) for (kind, verb), number in sorted(self._events.items())),
+            builds=self._builds.histogram(),
+            propagation=self._propagation.histogram(),
+            failures=self._failures,
+        )
+
+    # The task.
 
     async def _run(self) -> None:
-        while self._dirty:
-            await self._build()
+        try:
+            while True:
+                await self._due()
+                await self._gather()
+                self._wake.clear()
+                try:
+                    await self._publish()
+                except Exception:
+                    self._failures += 1
+                    self._begun = False  # whatever has come in between is found by building everything anew
+                    _log.exception("generation %d stays: the next one could not be built", self._generation)
+                if not self._wake.is_set():
+                    self._idle.set()
+        finally:
+            self._idle.set()  # nobody waits for what does not come
 
-    async def _build(self) -> None:
-        self._dirty = False
-        step = self._builder.update(self._objects.take() if self._generation else None)
+    async def _due(self) -> None:
+        """Wait for something to build: an event, or a certificate that has come of age."""
+        while True:
+            try:
+                async with asyncio.timeout(_AGE):
+                    await self._wake.wait()
+                return
+            except TimeoutError:
+                if self._builder.due(datetime.now(UTC)):
+                    return
+
+    async def _gather(self) -> None:
+        """Let the rest of a burst arrive; one event alone is built at once."""
+        await asyncio.sleep(0)
+        if len(self._changes) <= 1:
+            return
+        limit = time.monotonic() + LONGEST
+        before = 0
+        while before < len(self._changes) and time.monotonic() < limit:
+            before = len(self._changes)
+            await asyncio.sleep(GATHER)
+
+    async def _publish(self) -> None:
+        changes, self._changes = self._changes, []
+        touched = self._objects.take()
+        again = not self._begun and self.table is not None  # after a failure: everything was built anew
+        began = time.time_ns()
+        step = await asyncio.to_thread(self._build, touched if self._begun else None)
+        ended = time.time_ns()
+        self._begun = True
+        self._builds.add((ended - began) / 1e9)
+        self._pending = self._difference() if again else _later(self._pending, step)
+        problems = tuple(sorted((*self.noted, *step.problems), key=lambda one: (one.file, one.line)))
+        news, self.problems = problems != self.problems, problems
+        refused = self._strict and any(problem.severity == "error" for problem in problems)
+        if self.refused and not refused:
+            self._pending = self._difference()
+        self.refused = refused
+        if refused or (self.table is not None and not len(self._pending)):
+            self._untold = [*self._untold, *changes][-_TOLD:] if refused else []
+            self._note(changes)
+            self._sink.report(problems)
+        else:
+            await self._serve(step, changes, began, ended)
+            self._note(changes)
+            news = True
+        if news and self._listener is not None:
+            self._listener(problems)
+
+    def _build(self, touched: Iterable[Topic] | None) -> Step:
+        """In a thread."""
+        if touched is None:
+            self._builder = self._make()
+        step = self._builder.update(touched)
+        if step.changed or self.table is None:
+            self._builder.table(self._generation + 1)
+        return step
+
+    async def _serve(self, step: Step, changes: Sequence[Change], began: int, ended: int) -> None:
+        """Make a generation of what is pending."""
         self._generation += 1
-        table, problems = self._builder.table(self._generation), step.problems
-        self.problems = tuple(problems)
-        await self._sink.apply(table, self.problems)
-        self._listener(self.problems)
+        untold, self._untold = self._untold, []
+        story: Story | None = None
+        if self._chronicle is not None:
+            told = [*untold, *changes]
+            story = self._chronicle.begin(self._generation, told[-_TOLD:], len(told), step, began, ended)
+        change = msgspec.structs.replace(
+            self._pending,
+            generation=self._generation,
+            base=0 if self.table is None else self.table.generation,
+            origin=None if story is None else story.origin,
+        )
+        table = self._builder.table(self._generation)
+        rolling = await self._sink.swap(table, change, self.problems)
+        self.table, self._pending = table, TableChange(0)
+        task = asyncio.get_running_loop().create_task(self._watch(rolling, changes, story))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+        await rolling.settled()
+
+    async def _watch(self, rolling: Rolling, changes: Sequence[Change], story: Story | None) -> None:
+        """Wait for the last worker, and note how long it took since each event."""
+        await asyncio.wait([rolling.done])
+        live = max((arrival.served_ns for arrival in rolling.arrivals), default=0)
+        for change in changes:
+            if live and change.verb != "listed":
+                self._propagation.add(max(live - change.received_ns, 0) / 1e9)
+        if story is not None:
+            story.swapped(rolling)
+
+    def _difference(self) -> TableChange:
+        """What differs from the table that is served, after builds that were refused: maybe nothing."""
+        table = self._builder.table(self._generation + 1)
+        if self.table is None:
+            return whole(table)
+        before, after = self.table, table
+        return TableChange(
+            0,
+            hosts=differing(hosts_of(before), hosts_of(after)),
+            backends=differing(
+                {spec.key: spec for spec in before.backends}, {spec.key: spec for spec in after.backends}
+            ),
+            certificates=differing(certificates_of(before), certificates_of(after)),
+        )
+
+    def _note(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            key = change.kind, (change.namespace, change.name)
+            self._seen[key] = Seen(change.resource_version, self._generation)
+            self._seen.move_to_end(key)
+        while len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)
+
+
+def _later(pending: TableChange, step: Step) -> TableChange:
+    """What is pending, and a step after it."""
+    return TableChange(
+        0,
+        hosts=pending.hosts | step.hosts,
+        backends=pending.backends | step.backends,
+        certificates=pending.certificates | step.certificates,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
@@ -135,6 +135,26 @@ class Objects:
     def place(self, kind: str, key: Key) -> Place:
         """Where an object comes from."""
         return self._places.get((kind, key)) or NOWHERE
+
+    def get(self, kind: str, key: Key) -> Object | None:
+        """An object, if it is there."""
+        return self._stores[kind].get(key)
+
+    def become(self, other: Objects) -> list[tuple[Literal["added", "modified", "deleted"], str, str, str]]:
+        """Hold what another store holds; returns what differed: how, and its kind, namespace and name."""
+        found: list[tuple[Literal["added", "modified", "deleted"], str, str, str]] = []
+        self.whole = other.whole
+        self.broken = other.broken
+        for kind, theirs in other._stores.items():
+            ours = self._stores[kind]
+            for key in [key for key in ours if key not in theirs]:
+                self.remove(kind, key)
+                found.append(("deleted", kind, *key))
+            for key, item in theirs.items():
+                known = key in ours
+                if self.put(item, other.place(kind, key)):
+                    found.append(("modified" if known else "added", kind, *key))
+        return found
 
     def knows(self, kind: str, key: Key) -> bool:
         """Whether there is such an object."""

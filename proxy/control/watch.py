@@ -65,7 +65,7 @@ class Watcher:
                 # The first look settles nothing: whatever has changed since the first refresh is read at once.
                 self._seen = state if self._seen is None else await self._settled(state)
                 problems = self._generations.problems
-                update = await asyncio.to_thread(self._generations.refresh)
+                update = await self._generations.refresh()
                 if update.table is not None or update.problems != problems:
                     await changed(update)
             await asyncio.sleep(max(self._interval, _SHARE * cost))

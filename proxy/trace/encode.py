@@ -34,6 +34,8 @@ _PARENT_ID: Final = b"\x22\x08"  # Span.parent_span_id = 4, 8 bytes
 _START: Final = b"\x39"  # Span.start_time_unix_nano = 7, fixed64
 _END: Final = b"\x41"  # Span.end_time_unix_nano = 8, fixed64
 _LINKS: Final = 13
+_LINK_ATTRIBUTES: Final = 4  # a KeyValue, of key = 1 and value = 2, an AnyValue, of int_value = 3
+_KEY, _VALUE, _INT_VALUE = 1, 2, 3
 _LINK_FLAGS: Final = b"\x35"  # Link.flags = 6, fixed32
 _FLAGS: Final = b"\x85\x01"  # Span.flags = 16, fixed32
 _W3C_FLAGS: Final = 0xFF  # SpanFlags: the trace flags
@@ -290,9 +292,14 @@ def _ends(connection: UpstreamIdentity) -> bytes:
 
 
 def _link(link: Link) -> bytes:
-    """A stranger's context. Link and Span number ids and trace state alike."""
+    """A context that is linked to, and those after it. Link and Span number ids and trace state alike."""
     state = _write_trace_state(link.tracestate) if link.tracestate else b""
     flags = struct.pack("<I", link.flags & _W3C_FLAGS | _REMOTE)
-    return wire.delimited(
-        _LINKS, b"".join((_TRACE_ID, link.trace_id, _SPAN_ID, link.span_id, state, _LINK_FLAGS, flags))
+    said = b""
+    if link.generation:
+        value = wire.delimited(_VALUE, wire.number(_INT_VALUE, link.generation))
+        said = wire.delimited(_LINK_ATTRIBUTES, wire.delimited(_KEY, semconv.GENERATION.name.encode()) + value)
+    encoded = wire.delimited(
+        _LINKS, b"".join((_TRACE_ID, link.trace_id, _SPAN_ID, link.span_id, state, said, _LINK_FLAGS, flags))
     )
+    return encoded if link.more is None else encoded + _link(link.more)

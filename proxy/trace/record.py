@@ -11,11 +11,24 @@ from typing import Protocol
 
 
 class Link:
-    """A context that came from a stranger: linked to, never continued."""
+    """A context that is linked to, never continued: a stranger's, or that of a ``generation`` of the table.
 
-    __slots__ = ("flags", "span_id", "trace_id", "tracestate")
+    ``more`` is the next one, None at the end.
+    """
 
-    def __init__(self, trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes = b"") -> None:
+    __slots__ = ("flags", "generation", "more", "span_id", "trace_id", "tracestate")
+
+    def __init__(
+        self,
+        trace_id: bytes,
+        span_id: bytes,
+        flags: int,
+        tracestate: bytes = b"",
+        generation: int = 0,
+        more: Link | None = None,
+    ) -> None:
+        self.generation = generation
+        self.more = more
         self.trace_id = trace_id
         self.span_id = span_id
         self.flags = flags

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from proxy.admin.control import ControlSample
 from proxy.admin.server import Admin
 from proxy.admin.source import Cursor, Readiness
 from proxy.errors import SettingsError
@@ -67,6 +68,12 @@ class FakeSource:
 
     def problems(self):
         return [Problem()]
+
+    def cluster(self):
+        return None
+
+    def control(self):
+        return ControlSample()
 
     def exits(self):
         return 0

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,32 +9,9 @@ from proxy.control import feed as feeding
 from proxy.control.annotations import Options
 from proxy.control.build import Choices
 from proxy.control.feed import Feed, choices_of
-from proxy.control.problem import Problem
-from proxy.route.spec import TableSpec
 from proxy.settings import Settings
+from tests.control.sinks import Sink
 from tests.control.texts import API, ingress, put
-
-
-class Sink:
-    """Stands for the supervisor."""
-
-    def __init__(self) -> None:
-        self.tables: list[TableSpec] = []
-        self.problems: list[Sequence[Problem]] = []
-        self.changed = asyncio.Event()
-
-    async def apply(self, table: TableSpec, problems: Sequence[Problem]) -> None:
-        await asyncio.sleep(0)
-        self.tables.append(table)
-        self.report(problems)
-
-    def report(self, problems: Sequence[Problem]) -> None:
-        self.problems.append(problems)
-        self.changed.set()
-
-    async def next(self) -> None:
-        await asyncio.wait_for(self.changed.wait(), 20)
-        self.changed.clear()
 
 
 @pytest.fixture

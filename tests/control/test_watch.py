@@ -11,6 +11,7 @@ import pytest
 from proxy.control import watch
 from proxy.control.generations import Generations, Update
 from proxy.control.watch import Watcher, look
+from tests.control.sinks import Sink
 from tests.control.texts import API, ingress, put
 
 INTERVAL = 0.01
@@ -36,8 +37,8 @@ class Watching:
 
 @contextlib.asynccontextmanager
 async def watching(*paths: Path) -> AsyncIterator[Watching]:
-    generations = Generations(paths)
-    generations.refresh()
+    generations = Generations(paths, Sink())
+    await generations.refresh()
     found = Watching(generations)
     task = asyncio.create_task(Watcher(generations, INTERVAL, INTERVAL).run(found.updates.put))
     try:
@@ -120,8 +121,8 @@ async def test_a_file_put_in_place_of_another(folder: Path) -> None:
 
 
 async def test_what_changed_before_the_first_look_is_read(folder: Path) -> None:
-    generations = Generations([folder])
-    generations.refresh()
+    generations = Generations([folder], Sink())
+    await generations.refresh()
     put(folder / "web.yaml", ingress("Prefix /early -> api:80"))
     told: asyncio.Queue[Update] = asyncio.Queue()
     task = asyncio.create_task(Watcher(generations, INTERVAL, INTERVAL).run(told.put))
@@ -139,7 +140,7 @@ class Slow:
         self.writes = writes
         self.asked: list[str] = []
 
-    def refresh(self) -> Update:
+    async def refresh(self) -> Update:
         self.asked.append(self.paths[0].read_text())
         return Update(None, (), False, 1, None)  # type: ignore[arg-type] # nobody looks
 
@@ -211,15 +212,19 @@ async def test_looks_are_paced_by_their_cost(tmp_path: Path, monkeypatch: pytest
     async def ignore(_: Update) -> None:
         return None
 
-    watcher = Watcher(Generations([tmp_path]), 0.5)
+    (tmp_path / "a.yaml").write_text("0")
+    watcher = Watcher(Slow(tmp_path / "a.yaml", 0), 0.5)  # type: ignore[arg-type] # as far as it is used
     with pytest.raises(asyncio.CancelledError):
         await watcher.run(ignore)
     assert slept == [0.5, 8.0]
 
 
-def test_a_look(folder: Path) -> None:
+async def test_a_look(folder: Path) -> None:
     files, problems = look([folder])
     assert [path.name for path, _ in files] == ["api.yaml", "web.yaml"]
     assert problems == ()
     assert look([folder]) == (files, problems)
-    assert repr(Watcher(Generations([folder]))) == f"Watcher(Generations({folder}: 0 so far, 0 problems), every 0.5 s)"
+    assert (
+        repr(Watcher(Generations([folder], Sink())))
+        == f"Watcher(Generations({folder}: 0 so far, 0 problems), every 0.5 s)"
+    )

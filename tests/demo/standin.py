@@ -7,6 +7,7 @@ import time
 import aiohttp
 from aiohttp import web
 
+from proxy.admin.control import ControlSample
 from proxy.admin.server import Admin
 from proxy.admin.source import Cursor, Readiness
 from proxy.route.spec import TableSpec
@@ -45,6 +46,12 @@ class Proxy:
 
     def problems(self):
         return []
+
+    def cluster(self):
+        return None
+
+    def control(self):
+        return ControlSample()
 
     def exits(self):
         return 0

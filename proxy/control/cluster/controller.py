@@ -24,7 +24,7 @@ from proxy.control.cluster.events import Events
 from proxy.control.cluster.following import Following
 from proxy.control.cluster.leader import Leader
 from proxy.control.cluster.status import Status
-from proxy.control.feed import Sink, choices_of
+from proxy.control.feed import choices_of
 from proxy.control.problem import Problem
 from proxy.control.publish import Publisher
 from proxy.control.store import Objects
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     import aiohttp
     import msgspec
 
+    from proxy.control.chronicle import Chronicle
     from proxy.control.cluster.intake import Owner
     from proxy.control.objects import Key
+    from proxy.control.rolling import Sink
     from proxy.settings import Settings
 
 CONTROLLER: Final = "spanway.io/ingress-controller"  # spec.controller of an IngressClass that is ours
@@ -65,10 +67,12 @@ class Controller:
         ending: Ending,
         *,
         trace: aiohttp.TraceConfig | None = None,
+        chronicle: Chronicle | None = None,
         environ: Mapping[str, str] | None = None,
         say: Callable[[str], None] = _say,
     ) -> None:
-        """``sink`` serves tables. ``trace`` makes spans of the calls to the API server. Raises `SettingsError`."""
+        """``sink`` serves tables. ``trace`` makes spans of the calls to the API server, ``chronicle`` a
+        trace of each generation. Raises `SettingsError`."""
         self._settings = settings
         self._environ = os.environ if environ is None else environ
         self._sink = sink
@@ -78,7 +82,9 @@ class Controller:
         self._objects = Objects()
         self._client = Client(access.find(settings.cluster.kubeconfig, self._environ), trace)
         choices = choices_of(settings)._replace(controller=CONTROLLER)
-        self.publisher = Publisher(self._objects, sink, settings.upstream, choices, listener=self._problems_changed)
+        self.publisher = Publisher(
+            self._objects, sink, settings.upstream, choices, self._problems_changed, chronicle=chronicle
+        )
         looks = {"Ingress": self._look_ingress, "Service": self._look_service}
         self._following = Following(
             self._client, self._objects, settings, self.publisher.changed, self._refused, choices, looks, self._say

@@ -11,10 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from proxy.control.cluster.faults import Garbled, fault_of
-from proxy.control.objects import KINDS, Object
+from proxy.control.objects import KINDS, TRACEPARENT_ANNOTATION, Object
 from proxy.control.shape import explain
-
-TRACEPARENT: Final = "tracing.k8s.io/traceparent"  # annotation (KEP-5915): the trace of whoever wrote the object
 
 
 class ManagedFields(msgspec.Struct, frozen=True):
@@ -43,7 +41,7 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def traceparent(self) -> str:
         """The annotation's value, "" without one; not yet judged."""
-        return (self.annotations or {}).get(TRACEPARENT, "")
+        return (self.annotations or {}).get(TRACEPARENT_ANNOTATION, "")
 
 
 class _Headed(msgspec.Struct, frozen=True):
