@@ -1,6 +1,6 @@
 """Redirects, rewrites and source ranges, held against a real nginx, configured as ingress-nginx would.
 
-The configuration is what ingress-nginx's template makes of the same Ingresses, as far as it concerns these: locations in
+The configuration is what ingress-nginx makes of the same Ingresses, as far as it concerns these: locations in
 its order and with its modifiers, ``rewrite ... break``, ``return``, ``allow`` and ``deny``.
 """
 
