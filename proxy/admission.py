@@ -181,8 +181,7 @@ def act(x: Request, actions: Actions) -> tuple[int, bytes] | None:
         path = normal_path(made)  # the upstream gets no path that we would not take ourselves
         if path != x.path:
             x.sent_path = path
-            mark = x.target.find(b"?")
-            x.target = path if mark < 0 else path + x.target[mark:]
+            x.target = path + b"?" + x.query if x.query else path
     return None
 
 

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.errors import Kind
-from proxy.net.addresses import Trust
+from proxy.net.addresses import Ranges
 from proxy.route.template import Part, TemplateError, fill, parse
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class Actions:
 
     def __init__(self, spec: ActionSpec, pattern: Pattern | None = None) -> None:
         self.closed: Final = spec.closed
-        self._allow = Trust(ip_network(each) for each in spec.allow) if spec.allow else None
-        self._deny = Trust(ip_network(each) for each in spec.deny) if spec.deny else None
+        self._allow = Ranges(ip_network(each) for each in spec.allow) if spec.allow else None
+        self._deny = Ranges(ip_network(each) for each in spec.deny) if spec.deny else None
         self._redirect = redirect_parts(spec.redirect) if spec.redirect else None
         self._code = spec.redirect_code
         self._https = spec.https
@@ -140,9 +140,9 @@ class Actions:
         """Why a client may not ask here: the kind of fault, None if it may. ``client`` is its resolved address."""
         if self.closed:
             return Kind.ROUTE_CLOSED
-        if self._deny is not None and self._deny.trusts(client):
+        if self._deny is not None and self._deny.holds(client):
             return Kind.SOURCE_REFUSED
-        if self._allow is not None and not self._allow.trusts(client):
+        if self._allow is not None and not self._allow.holds(client):
             return Kind.SOURCE_REFUSED
         return None
 

@@ -34,4 +34,4 @@ def test_the_page_s_bounds_are_the_code_s() -> None:
 
 def test_the_readme_names_what_has_an_effect() -> None:
     text = README.read_text("utf-8")
-    assert [row.name for row in ROWS if row.name != "canary" and f"`{row.name}`" not in text] == []
+    assert [row.name for row in ROWS if row.name != "canary" and f"{row.name}`" not in text] == []

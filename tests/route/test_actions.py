@@ -156,4 +156,4 @@ def test_retries() -> None:
 def test_repr_says_what_is_done() -> None:
     assert repr(Actions(ActionSpec())) == "Actions()"
     assert "app_root=b'/app'" in repr(Actions(ActionSpec(app_root="/app", allow=("10.0.0.0/8",))))
-    assert "Trust(10.0.0.0/8)" in repr(Actions(ActionSpec(allow=("10.0.0.0/8",))))
+    assert "Ranges(10.0.0.0/8)" in repr(Actions(ActionSpec(allow=("10.0.0.0/8",))))
