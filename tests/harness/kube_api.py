@@ -194,6 +194,9 @@ class FakeApiServer:
             return
         runner, self._runner = self._runner, None
         assert runner.server is not None
+        for site in list(runner.sites):
+            await site.stop()
+        await asyncio.sleep(0.02)  # whose handshake is under way is a connection then, and can be cut
         for connection in list(runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()

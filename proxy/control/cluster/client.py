@@ -155,8 +155,7 @@ class Client:
                 raise fault
             yield response
         finally:
-            # Also in the middle of a body: the connection is not used again then.
-            response.close() if not response.content.at_eof() else response.release()
+            _leave(response)
 
     async def _log_in_again(self) -> None:
         """Tokens and certificates may have been renewed: read them, but not in a hurry."""
@@ -192,6 +191,17 @@ async def _lines(
             heard = time.monotonic()
         elif time.monotonic() - heard >= silence:
             raise Unreachable(what, f"no line has ended for {silence:g} s")
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back; in the middle of a body, end it without waiting for the server to agree (TLS)."""
+    if response.content.at_eof():
+        response.release()
+        return
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 async def _fault(what: str, response: aiohttp.ClientResponse) -> ApiFault:

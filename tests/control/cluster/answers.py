@@ -13,6 +13,8 @@ from proxy.control.cluster.client import Client
 from proxy.control.cluster.faults import ApiFault
 from tests.harness.kube_api import ADMIN, FakeApiServer
 
+TURNS = 0.01  # seconds in which transports that were closed are gone, before their loop is
+
 Answer = Callable[[str, str, Any], ApiFault | None]
 
 
@@ -47,6 +49,7 @@ async def opened(fake: FakeApiServer, token: str = ADMIN) -> AsyncIterator[Clien
         yield made
     finally:
         await made.close()
+        await asyncio.sleep(TURNS)
 
 
 async def settled(probe: Callable[[], bool], what: str = "it") -> None:

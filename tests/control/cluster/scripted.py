@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from proxy.control.cluster.access import find
 from proxy.control.cluster.client import Client
+from tests.control.cluster.answers import TURNS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -84,3 +86,4 @@ async def scripted(folder: Path, trace: Any = None) -> AsyncIterator[tuple[Scrip
     finally:
         await client.close()
         await runner.cleanup()
+        await asyncio.sleep(TURNS)

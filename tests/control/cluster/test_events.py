@@ -197,7 +197,7 @@ async def test_a_problem_that_does_not_last_is_not_told() -> None:
 async def test_what_belongs_to_no_object_is_no_event(written: Written) -> None:
     flag = Problem("warning", "--upstream shop/x: no Ingress names this Service")
     unknown = replace(MISSING, name="never-seen")
-    written.events.problems([flag, unknown])
+    written.events.problems([flag, unknown, replace(MISSING, kind="Service")])
     await written.quiet()
     assert written.sent == []
 
