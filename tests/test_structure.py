@@ -43,7 +43,7 @@ SHORT = {
 }
 
 # Folders of tests that mirror no room: parts, peers and whole-proxy tests.
-OTHER_TESTS = {"edge", "fuzz", "harness", "real"}
+OTHER_TESTS = {"benchmarks", "edge", "fuzz", "harness", "real"}
 
 # What is built, installed or downloaded here, and not ours.
 IGNORED = {".git", ".venv", "build", "dist", "results", "__pycache__"}

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from tests.real import parts
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class Unfit(Exception):

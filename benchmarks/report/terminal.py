@@ -1,0 +1,99 @@
+"""Results for people at a terminal: tables with the ratios first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure.samples import Samples
+from benchmarks.measure.statistics import Spread
+from benchmarks.report.bars import Judged
+from benchmarks.report.figures import number, of_metric
+from benchmarks.scenarios.base import Metric, Scenario
+
+NOISY: Final = 0.05  # of the proxy's CPU taken by others: beyond, figures say as much about them
+
+
+def print_scenario(console: Console, scenario: Scenario, samples: Samples) -> None:
+    """One table for each point."""
+    for point in samples.points(scenario.name):
+        reference = samples.reference(scenario.name, point)
+        title = scenario.title + (f", {scenario.axis}{point}" if point else "")
+        table = Table(title=title, title_justify="left")
+        table.add_column("")
+        metrics = [each for each in scenario.metrics if of_metric(samples, scenario.name, point, each.name)]
+        for metric in metrics:
+            if metric.main:
+                table.add_column(f"{metric.title}\nof {reference}'s", justify="right")
+        for metric in metrics:
+            table.add_column(f"{metric.title}\n{metric.unit}".rstrip(), justify="right")
+            if metric.main:
+                table.add_column("least to greatest", justify="right")
+        for variant in samples.variants(scenario.name, point):
+            faults = samples.faults(scenario.name, point, variant)
+            words = "; ".join(f"{count:,} {kind}" for kind, count in faults.items())
+            label = f"[red]{variant}: invalid ({words})[/]" if faults else variant
+            table.add_row(label, *_cells(samples, scenario.name, point, variant, reference, metrics))
+        console.print(table)
+    noisy = _noisy(samples, scenario.name)
+    if noisy:
+        console.print(f"[yellow]Others used the proxy's CPU meanwhile ({noisy}): measure again when it is idle.[/]")
+
+
+def _cells(
+    samples: Samples, scenario: str, point: str, variant: str, reference: str, metrics: Sequence[Metric]
+) -> list[str]:
+    first: list[str] = []
+    then: list[str] = []
+    for metric in metrics:
+        values = samples.values(scenario, point, variant, metric.name)
+        if metric.main:
+            ratios = samples.ratios(scenario, point, variant, reference, metric.name)
+            first.append(f"[bold]{Spread.of(ratios).median:.2f}[/]" if ratios else "")
+        spread = Spread.of(values) if values else None
+        then.append("" if spread is None else number(spread.median))
+        if metric.main:
+            then.append("" if spread is None else f"{number(spread.low)} to {number(spread.high)}")
+    return first + then
+
+
+def _noisy(samples: Samples, scenario: str) -> str:
+    """The worst variant's noise, as words; "" when all is quiet."""
+    worst = {
+        each.variant: max(each.reading.noise.get(kind, 0.0) for kind in ("foreign", "stolen"))
+        for each in samples
+        if each.scenario == scenario and each.reading.noise
+    }
+    loud = {variant: share for variant, share in worst.items() if share > NOISY}
+    if not loud:
+        return ""
+    variant = max(loud, key=lambda name: loud[name])
+    return f"{loud[variant]:.0%} while {variant} was measured"
+
+
+def print_bars(console: Console, bars: Sequence[Judged]) -> None:
+    """The promises, each with what was measured."""
+    if not bars:
+        return
+    table = Table(title="Bars", title_justify="left")
+    for heading in ("name", "", "measured", "least to greatest", "bar", ""):
+        table.add_column(heading, justify="right" if heading in ("measured", "least to greatest", "bar") else "left")
+    for each in bars:
+        bar, spread = each.bar, each.spread
+        verdict = (
+            "[green]kept[/]"
+            if each.kept
+            else f"[bold red]{'INVALID: ' + each.invalid if each.invalid else 'MISSED'}[/]"
+        )
+        measured = "" if spread is None else f"{spread.median:.2f} {bar.unit}"
+        ranged = "" if spread is None else f"{spread.low:.2f} to {spread.high:.2f}"
+        table.add_row(bar.name, bar.text, measured, ranged, bar.words, verdict)
+    console.print(table)
+
+
+def print_machine(console: Console, machine: Mapping[str, str]) -> None:
+    """What the figures were taken on."""
+    console.print("\n".join(f"[dim]{name}: {value}[/]" for name, value in machine.items() if value), highlight=False)
