@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.lab import Lab
@@ -86,6 +87,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--collector", choices=("jaeger", "sink"), default="jaeger", help="what receives the spans")
     words = f"exit with 1 when one of these bars, or any, is missed: {', '.join(bars.NAMES)}"
     parser.add_argument("--check", nargs="?", type=_names, const=(), metavar="BAR,..", help=words)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the JSON (default benchmarks/results/DATE.json)")
     parser.add_argument("--no-install", action="store_true", help="leave out peers that are not installed")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="what B does worse than A")
     parser.add_argument("--list", action="store_true", help="the scenarios, the peers and the bars")
@@ -115,7 +117,7 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
 
     def leave_out(reason: str) -> None:
         left_out.append(reason)
-        progress.console.print(f"[yellow]left out: {reason}[/]", highlight=False)
+        progress.console.print(f"[yellow]left out: {escape(reason)}[/]", highlight=False)
 
     columns = (
         BarColumn(),
@@ -150,16 +152,22 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
                 "rounds": str(rounds),
                 "seconds": f"{seconds:g}",
             }
-            printed = ""
-            for sample in session.run(lab):
-                if printed and sample.scenario != printed:
-                    terminal.print_scenario(progress.console, SCENARIOS[printed], samples)
-                samples.add(sample)
-                printed = sample.scenario
-            if printed:
-                terminal.print_scenario(progress.console, SCENARIOS[printed], samples)
+            try:
+                for sample in session.run(lab):
+                    if sample.scenario not in samples.scenarios():
+                        _print_last(progress.console, samples)
+                    samples.add(sample)
+            except KeyboardInterrupt:
+                leave_out("stopped before the end: what had been measured is here")
+            _print_last(progress.console, samples)
         progress.update(task, completed=whole, left="", description="done")
     return _finish(console, options.output, described, samples, left_out)
+
+
+def _print_last(console: Console, samples: Samples) -> None:
+    """The table of the scenario that has just been measured."""
+    for name in samples.scenarios()[-1:]:
+        terminal.print_scenario(console, SCENARIOS[name], samples)
 
 
 def _finish(
@@ -186,7 +194,7 @@ def _install(
             try:
                 install(parts.PARTS[part])
             except InstallFailed as error:
-                console.print(f"[yellow]{part}: {error}[/]", highlight=False)
+                console.print(f"[yellow]{part}: {escape(str(error))}[/]", highlight=False)
     can: list[str] = []
     for name in names:
         reason = unavailable(name)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from benchmarks.measure import certificate, collector
+from benchmarks.measure.collector import Sink
 from benchmarks.measure.machine import Cpus
 from benchmarks.peers import upstream
 from benchmarks.peers.base import Peer, Place, needed
 from benchmarks.peers.catalogue import DIRECT, VARIANTS
+from tests.real.process import Process
 
 LIMIT: Final = 120.0  # seconds that a load may take beyond its own time
 
@@ -32,6 +34,8 @@ class Lab:
         self.folder: Final = folder
         self.seconds: Final = seconds
         self.wrk: Final = needed("wrk")
+        self.facts: Final[dict[str, float]] = {}  # what one scenario learned once and asks again
+        self._sinks: dict[float, Sink] = {}
         self._started = 0
         self._ends = contextlib.ExitStack()
         self.certificate: Final = certificate.make(folder / "certificate")
@@ -77,15 +81,38 @@ class Lab:
         return Place(folder=path, **(values | changes))
 
     def load(self, command: Sequence[str | Path], seconds: float) -> str:
-        """Run a load generator on the other CPU and return what it printed; raises RuntimeError when it hangs."""
-        pinned = ["taskset", "--cpu-list", str(self.cpus.others), *map(str, command)]
+        """Run a load generator on its CPU and return what it printed; raises RuntimeError when it hangs."""
+        return self.run(["taskset", "--cpu-list", str(self.cpus.load), *map(str, command)], seconds)
+
+    def run(self, command: Sequence[str], seconds: float, cwd: Path | None = None) -> str:
+        """Run a program that should take ``seconds``; raises RuntimeError when it takes `LIMIT` more."""
         try:
             done = subprocess.run(
-                pinned, capture_output=True, text=True, timeout=seconds + LIMIT, check=False, stdin=subprocess.DEVNULL
+                command,
+                capture_output=True,
+                text=True,
+                timeout=seconds + LIMIT,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                cwd=cwd,
             )
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{command[0]} did not end within {seconds + LIMIT:.0f} s") from error
         return done.stdout + done.stderr
+
+    def background(self, name: str, command: Sequence[str | Path], **options: Any) -> Process:
+        """Start a helper that ends with the bench."""
+        self._started += 1
+        process = Process(name, command, self.folder / f"{self._started}-{name}.log", **options)
+        self._ends.callback(process.stop)
+        return process
+
+    def sink(self, delay: float = 0.0) -> Sink:
+        """A collector that counts bytes, started once for each delay (seconds)."""
+        if delay not in self._sinks:
+            self._sinks[delay] = Sink(self.folder / f"sink-{delay}", self.cpus.others, delay)
+            self._ends.callback(self._sinks[delay].stop)
+        return self._sinks[delay]
 
 
 def raise_file_limit() -> None:

@@ -24,9 +24,13 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cpus:
-    """Which CPU the proxy under test has to itself, and which everything else shares."""
+    """Which CPU the proxy under test has to itself, which the load, and which everything else shares.
+
+    With two CPUs the load shares with the upstream and the collector.
+    """
 
     proxy: int
+    load: int
     others: int
 
     @classmethod
@@ -35,7 +39,7 @@ class Cpus:
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < 2:
             raise Unfit("two CPUs are needed: one for the proxy, one for the load, the upstream and the collector")
-        return cls(proxy=allowed[-1], others=allowed[0])
+        return cls(proxy=allowed[-1], load=allowed[-2], others=allowed[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def describe() -> dict[str, str]:
         "kernel": platform.release(),
         "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": f"{platform.python_implementation()} {platform.python_version()}, uvloop {_distribution('uvloop')}",
-        "spanway": f"{_distribution('spanway')} {_commit()}".strip(),
+        "commit": _commit(),
         "nginx": _version("nginx", "-v", r"nginx/(\S+)"),
         "wrk": _version("wrk", "-v", r"wrk\s+(?:debian/)?(\S+)"),
         "haproxy": _version("haproxy", "-v", r"version (\S+)"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.measure.machine import ROOT, Unfit
-from benchmarks.peers.base import HOST, RULE, Peer, Place, Variant, ready, text, write
+from benchmarks.peers.base import CONNECTIONS, HOST, RULE, Peer, Place, Variant, ready, text, write
 from benchmarks.peers.nginx import spread
 from tests.real.process import Process, ProcessFailed, free_ports
 
@@ -48,6 +48,8 @@ def environ(variant: Variant) -> dict[str, str]:
         0.0: ("always_off", "0"),
         1.0: ("parentbased_always_on", "1"),
     }.get(variant.sampled, ("parentbased_traceidratio", str(variant.sampled)))
+    most = str(CONNECTIONS)  # as nginx's worker_connections here: both sides
+    inherited |= {"SPANWAY_UPSTREAM_CONNECTIONS": most, "SPANWAY_LIMITS_CONNECTIONS": most}
     inherited |= {"PYTHONUNBUFFERED": "1", "OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": argument}
     return inherited | ({"SPANWAY_PURE": "1"} if variant.pure else {})
 

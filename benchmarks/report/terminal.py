@@ -18,34 +18,36 @@ NOISY: Final = 0.05  # of the proxy's CPU taken by others: beyond, figures say a
 
 
 def print_scenario(console: Console, scenario: Scenario, samples: Samples) -> None:
-    """One table for each point."""
-    for point in samples.points(scenario.name):
-        reference = samples.reference(scenario.name, point)
-        title = scenario.title + (f", {scenario.axis}{point}" if point else "")
-        table = Table(title=title, title_justify="left")
-        table.add_column("")
-        metrics = [each for each in scenario.metrics if of_metric(samples, scenario.name, point, each.name)]
-        for metric in metrics:
-            if metric.main:
-                table.add_column(f"{metric.title}\nof {reference}'s", justify="right")
-        for metric in metrics:
-            table.add_column(f"{metric.title}\n{metric.unit}".rstrip(), justify="right")
-            if metric.main:
-                table.add_column("least to greatest", justify="right")
+    """One table, a section for each point; main figures first as the median of their ratios to the reference."""
+    points = samples.points(scenario.name)
+    metrics = [
+        each for each in scenario.metrics if any(of_metric(samples, scenario.name, p, each.name) for p in points)
+    ]
+    references = dict.fromkeys(samples.reference(scenario.name, point) for point in points)
+    table = Table(title=scenario.title, title_justify="left")
+    table.add_column("")
+    for metric in metrics:
+        if metric.main:
+            table.add_column(f"{metric.title}\nof {' or '.join(references)}'s", justify="right")
+    for metric in metrics:
+        table.add_column(f"{metric.title}\n{metric.unit}".rstrip(), justify="right")
+    for point in points:
+        if point:
+            table.add_section()
+            table.add_row(f"[bold]{scenario.axis}{point}[/]")
         for variant in samples.variants(scenario.name, point):
             faults = samples.faults(scenario.name, point, variant)
             words = "; ".join(f"{count:,} {kind}" for kind, count in faults.items())
             label = f"[red]{variant}: invalid ({words})[/]" if faults else variant
-            table.add_row(label, *_cells(samples, scenario.name, point, variant, reference, metrics))
-        console.print(table)
+            table.add_row(label, *_cells(samples, scenario.name, point, variant, metrics))
+    console.print(table)
     noisy = _noisy(samples, scenario.name)
     if noisy:
         console.print(f"[yellow]Others used the proxy's CPU meanwhile ({noisy}): measure again when it is idle.[/]")
 
 
-def _cells(
-    samples: Samples, scenario: str, point: str, variant: str, reference: str, metrics: Sequence[Metric]
-) -> list[str]:
+def _cells(samples: Samples, scenario: str, point: str, variant: str, metrics: Sequence[Metric]) -> list[str]:
+    reference = samples.reference(scenario, point)
     first: list[str] = []
     then: list[str] = []
     for metric in metrics:
@@ -54,9 +56,12 @@ def _cells(
             ratios = samples.ratios(scenario, point, variant, reference, metric.name)
             first.append(f"[bold]{Spread.of(ratios).median:.2f}[/]" if ratios else "")
         spread = Spread.of(values) if values else None
-        then.append("" if spread is None else number(spread.median))
-        if metric.main:
-            then.append("" if spread is None else f"{number(spread.low)} to {number(spread.high)}")
+        if spread is None:
+            then.append("")
+        elif metric.main and spread.rounds > 1:
+            then.append(f"{number(spread.median)} [dim]{number(spread.low)} to {number(spread.high)}[/]")
+        else:
+            then.append(number(spread.median))
     return first + then
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.scenarios.base import Level, Scenario
+from benchmarks.scenarios.bodies import Bodies
 from benchmarks.scenarios.cost import Cost, Latency
+from benchmarks.scenarios.rate import Rate
 
-SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in (Cost(), Latency())}
+SCENARIOS: Final[dict[str, Scenario]] = {scenario.name: scenario for scenario in (Cost(), Latency(), Rate(), Bodies())}
 
 
 def chosen(level: Level, only: list[str]) -> list[Scenario]:
