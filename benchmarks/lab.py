@@ -35,6 +35,7 @@ class Lab:
         self.seconds: Final = seconds
         self.wrk: Final = needed("wrk")
         self.facts: Final[dict[str, float]] = {}  # what one scenario learned once and asks again
+        self.rounds: Final[dict[str, list[float]]] = {}  # the same, of many rounds
         self._sinks: dict[float, Sink] = {}
         self._started = 0
         self._ends = contextlib.ExitStack()

@@ -32,6 +32,7 @@ class Cpus:
     proxy: int
     load: int
     others: int
+    all: str
 
     @classmethod
     def choose(cls) -> Self:
@@ -39,7 +40,7 @@ class Cpus:
         allowed = sorted(os.sched_getaffinity(0))
         if len(allowed) < 2:
             raise Unfit("two CPUs are needed: one for the proxy, one for the load, the upstream and the collector")
-        return cls(proxy=allowed[-1], load=allowed[-2], others=allowed[0])
+        return cls(allowed[-1], allowed[-2], allowed[0], ",".join(map(str, allowed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,11 @@ def describe() -> dict[str, str]:
         "commit": _commit(),
         "nginx": _version("nginx", "-v", r"nginx/(\S+)"),
         "wrk": _version("wrk", "-v", r"wrk\s+(?:debian/)?(\S+)"),
+        "h2load": _version("h2load", "--version", r"nghttp2/(\S+)"),
         "haproxy": _version("haproxy", "-v", r"version (\S+)"),
+        "envoy": _version("envoy", "--version", r"version: \w+/([^/]+)/"),
+        "traefik": _version("traefik", "version", r"Version:\s+(\S+)"),
+        "caddy": _version("caddy", "version", r"^v?(\S+)"),
         "jaeger": parts.JAEGER_VERSION if parts.find("jaeger") else "",
         "grpcio": _distribution("grpcio"),
         "arguments": " ".join(sys.argv[1:]),

@@ -37,7 +37,8 @@ class Place:
 
     ``cpus`` is a CPU list (taskset(1)), ``upstream`` the upstream's port, ``grpc`` and ``http`` the collector's OTLP
     endpoints, ``workers`` how many processes or threads serve, ``rules`` how many routes it has: one means all paths
-    of `HOST`.
+    of `HOST`. ``ingresses``: how many Ingresses (or servers) it has beside that, and one that changes; see `change`.
+    ``checked``: it counts as started once it has passed on a request that was answered with 200.
     """
 
     folder: Path
@@ -48,6 +49,8 @@ class Place:
     certificate: Certificate
     workers: int = 1
     rules: int = 1
+    ingresses: int = 0
+    checked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,12 @@ def write(place: Place, name: str, content: str) -> Path:
     return path
 
 
-def ready(peer: Peer) -> Peer:
-    """The peer once it answers a request rightly; it is stopped when it does not."""
+def ready(peer: Peer, *, checked: bool = True) -> Peer:
+    """The peer once it listens and, when ``checked``, passes a request on rightly; it is stopped when it does not."""
     try:
         peer.process.until_listening(peer.port)
-        peer.process.until(lambda: _answers(peer), "to answer with 200")
+        if checked:
+            peer.process.until(lambda: _answers(peer), "to answer with 200")
     except BaseException:
         peer.stop()
         raise
@@ -163,6 +167,6 @@ def running(name: str, place: Place, command: list[str | Path], port: int, tls_p
     place.folder.mkdir(parents=True, exist_ok=True)
     process = Process(name, command, place.folder / "output.log", cpu=place.cpus, **options)  # type: ignore[arg-type] # Process's own
     try:
-        return ready(Peer(name, process, port, tls_port, place.folder))
+        return ready(Peer(name, process, port, tls_port, place.folder), checked=place.checked)
     except ProcessFailed as error:
         raise Unfit(f"{name} does not serve: {error}") from error

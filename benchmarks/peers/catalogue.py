@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.peers import nginx, spanway
+from benchmarks.peers import nginx, others, spanway
 from benchmarks.peers.base import Variant
 from tests.real import parts
 
@@ -26,6 +26,12 @@ _ALL: Final = (
     Variant(UNTRACED, "Spanway, 0 % traced", spanway.start, None, 0.0, 2),
     Variant(PURE, "Spanway in pure Python, 100 %", spanway.start, None, 1.0, 2, strict=True, pure=True),
     Variant("spanway-pure-0", "Spanway in pure Python, 0 %", spanway.start, None, 0.0, 2, pure=True),
+    Variant("envoy", "Envoy", others.start_envoy, "envoy"),
+    Variant("envoy-traced", "Envoy, OpenTelemetry tracer", others.start_envoy, "envoy", 1.0, 2),
+    Variant("traefik", "Traefik", others.start_traefik, "traefik"),
+    Variant("traefik-traced", "Traefik, OTLP tracing", others.start_traefik, "traefik", 1.0, 2),
+    Variant("caddy", "Caddy", others.start_caddy, "caddy"),
+    Variant("caddy-traced", "Caddy, tracing", others.start_caddy, "caddy", 1.0, 1),
 )
 VARIANTS: Final[dict[str, Variant]] = {variant.name: variant for variant in _ALL}
 

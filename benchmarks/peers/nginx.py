@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.peers import change
 from benchmarks.peers.base import (
     CONNECTIONS,
     HOST,
@@ -34,7 +35,7 @@ def start(variant: Variant, place: Place) -> Peer:
         connections=CONNECTIONS,
         cpu=place.cpus,
     )
-    return ready(Peer(variant.name, nginx.process, port, tls_port, place.folder))
+    return ready(Peer(variant.name, nginx.process, port, tls_port, place.folder), checked=place.checked)
 
 
 def configuration(place: Place, port: int, tls_port: int) -> str:
@@ -46,7 +47,8 @@ def configuration(place: Place, port: int, tls_port: int) -> str:
         "chain": place.certificate.chain,
         "key": place.certificate.key,
     }
-    return text("nginx.conf", rules="\n".join(_rules(place.rules, port)), **values)
+    rules = [*_rules(place.rules, port), *_many(place, port)]
+    return text("nginx.conf", rules="\n".join(rules), **values)
 
 
 def _rules(count: int, port: int) -> Iterator[str]:
@@ -58,6 +60,16 @@ def _rules(count: int, port: int) -> Iterator[str]:
         for service in services:
             yield f"    location {RULE % (team, service)} {{ proxy_pass http://backend; }}"
         yield "}"
+
+
+def _many(place: Place, port: int) -> Iterator[str]:
+    """A server for each Ingress, and one in a file of its own."""
+    for number in range(place.ingresses):
+        location = "location / { proxy_pass http://backend; }"
+        yield f"server {{ listen 127.0.0.1:{port}; server_name app-{number}.{HOST}; {location} }}"
+    if place.ingresses:
+        path = write(place, f"{change.FILE}.conf", change.nginx(0, port))
+        yield f"include {path};"
 
 
 def spread(count: int) -> Iterator[tuple[int, range]]:

@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.measure.machine import ROOT, Unfit
+from benchmarks.peers import change
 from benchmarks.peers.base import CONNECTIONS, HOST, RULE, Peer, Place, Variant, ready, text, write
 from benchmarks.peers.nginx import spread
 from tests.real.process import Process, ProcessFailed, free_ports
@@ -31,7 +32,7 @@ def start(variant: Variant, place: Place) -> Peer:
     )
     try:
         process.expect(r"^spanway: ready", within=START)
-        return ready(Peer(variant.name, process, port, tls_port, place.folder))
+        return ready(Peer(variant.name, process, port, tls_port, place.folder), checked=place.checked)
     except ProcessFailed as error:
         process.stop()
         raise Unfit(f"{variant.name} does not serve: {error}") from error
@@ -66,22 +67,14 @@ def manifests(place: Place) -> Path:
     if place.rules > 1:
         for team, services in spread(place.rules):
             paths = [RULE % (team, service) for service in services]
-            write(
-                place, f"manifests/team-{team}.json", json.dumps(ingress(f"team-{team}", f"team-{team}.{HOST}", paths))
-            )
+            made = change.ingress(f"team-{team}", f"team-{team}.{HOST}", paths)
+            write(place, f"manifests/team-{team}.json", json.dumps(made))
+    for number, content in enumerate(change.many(place.ingresses)):
+        write(place, f"manifests/many-{number}.json", content)
+    if place.ingresses:
+        changing = change.ingress(change.FILE, change.HOST, [change.PATH % 0])
+        write(place, f"manifests/{change.FILE}.json", json.dumps(changing))
     return folder
-
-
-def ingress(name: str, host: str, paths: list[str]) -> dict[str, Any]:
-    """An Ingress of Prefix paths to the one Service."""
-    backend = {"service": {"name": "bench", "port": {"number": 80}}}
-    rule = {"host": host, "http": {"paths": [{"path": p, "pathType": "Prefix", "backend": backend} for p in paths]}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"},
-        "spec": {"rules": [rule]},
-    }
 
 
 @functools.cache

@@ -148,3 +148,15 @@ def spans_since(lab: Lab, before: int, expected: float) -> int:
         if count >= expected or time.monotonic() > deadline:
             return count
         time.sleep(STEP)
+
+
+def spans_so_far(lab: Lab) -> int:
+    """How many spans the collector has, once no more arrive."""
+    deadline = time.monotonic() + PATIENCE
+    before = lab.collector.received().spans
+    while True:
+        time.sleep(STEP)
+        now = lab.collector.received().spans
+        if now == before or time.monotonic() > deadline:
+            return now
+        before = now

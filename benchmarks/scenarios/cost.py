@@ -9,7 +9,7 @@ from benchmarks.load import wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT
-from benchmarks.scenarios.base import EVERYBODY, LEAD_IN, Metric, Point, Scenario, Watch, spans_since
+from benchmarks.scenarios.base import EVERYBODY, LEAD_IN, Metric, Point, Scenario, Watch, spans_since, spans_so_far
 
 CONNECTIONS: Final = 32
 CPU_METRICS: Final = (
@@ -27,7 +27,7 @@ def saturate(
     """Load one peer with ``connections`` and take what a request costs it."""
     wrk.run(lab, url or peer.url, connections, lead_in)
     before = Watch.begin(lab, peer)
-    spans = lab.collector.received().spans if variant.traced else 0
+    spans = spans_so_far(lab) if variant.traced else 0
     loaded = wrk.run(lab, url or peer.url, connections, lab.seconds)
     noise = before.noise(lab, peer, loaded.seconds)
     values = before.spent(peer, loaded.requests)
@@ -70,8 +70,8 @@ class Latency(Scenario):
     name: ClassVar = "latency"
     title: ClassVar = "Latency at one connection"
     what: ClassVar = (
-        "One keep-alive connection, one request at a time (wrk): no queue hides the proxy's own time. "
-        "'direct' is the upstream without a proxy; what a proxy adds is the difference."
+        "One keep-alive connection, one request at a time (wrk): no queue hides the proxy's own time. 'direct' is "
+        "the upstream without a proxy; what a proxy adds is the difference."
     )
     metrics: ClassVar = (
         Metric("p50", "p50", "us", main=True),

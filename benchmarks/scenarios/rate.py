@@ -46,9 +46,10 @@ class Rate(Scenario):
     name: ClassVar = "rate"
     title: ClassVar = "Latency at a fixed rate"
     what: ClassVar = (
-        f"An open loop over {openloop.CONNECTIONS} keep-alive connections: requests are due by the clock, and latency "
-        "counts from when a request was due, so that a stall is counted for all it delays (coordinated omission). "
-        "The rate is a share of what the slower of nginx and Spanway serves at saturation: the same rate for all."
+        f"An open loop over {openloop.CONNECTIONS} keep-alive connections: requests are due by the clock, and "
+        "latency counts from when a request was due, so that a stall is counted for all it delays (coordinated "
+        "omission). The rate is a share of what the slower of nginx and Spanway serves at saturation: the same "
+        "rate for all."
     )
     metrics: ClassVar = (
         *LATENCY_METRICS,

