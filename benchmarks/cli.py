@@ -21,7 +21,7 @@ from benchmarks.measure.machine import Unfit
 from benchmarks.measure.samples import Samples
 from benchmarks.peers import spanway
 from benchmarks.peers.catalogue import DIRECT, NGINX, PURE, SPANWAY, UNTRACED, VARIANTS, unavailable
-from benchmarks.report import bars, compare, store, terminal
+from benchmarks.report import bars, compare, page, pictures, store, terminal
 from benchmarks.report.figures import duration
 from benchmarks.report.store import DIRECTORY, NoRun, Run
 from benchmarks.scenarios.base import Level
@@ -33,7 +33,7 @@ from tests.real.install import InstallFailed, install
 ROUNDS: Final = {Level.QUICK: 3, Level.NORMAL: 5, Level.FULL: 5}
 SECONDS: Final = {Level.QUICK: 3.0, Level.NORMAL: 5.0, Level.FULL: 5.0}
 PEERS: Final = {
-    Level.QUICK: (NGINX, SPANWAY, UNTRACED, PURE, DIRECT),
+    Level.QUICK: (NGINX, SPANWAY, UNTRACED, DIRECT),
     Level.NORMAL: (
         NGINX, "haproxy", SPANWAY, "spanway-10", "spanway-1", UNTRACED, PURE, "spanway-pure-0",
         "envoy-traced", "traefik-traced", DIRECT,
@@ -175,11 +175,14 @@ def _finish(
 ) -> Run:
     judged = bars.judge(samples, compiled=spanway.compiled())
     run = store.of(described, samples, judged, left_out, spanway.compiled())
-    path = output or DIRECTORY / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}.json"
+    now = datetime.now().astimezone()
+    path = output or DIRECTORY / f"{now:%Y%m%d-%H%M%S}.json"
     run.write(path)
+    page.write(run, path.with_suffix(".html"), f"{now:%Y-%m-%d %H:%M}")
+    drawn = pictures.draw(run, path.with_suffix(""))
     terminal.print_bars(console, judged)
     terminal.print_machine(console, described)
-    console.print(f"saved: {path}", highlight=False)
+    console.print(f"saved: {path}, {path.with_suffix('.html').name}{drawn}", highlight=False)
     return run
 
 

@@ -72,8 +72,7 @@ class Pacer:
         return f"Pacer({self._address[1]}, {NANOSECONDS / self._interval:.0f}/s, {len(self._due)} in flight)"
 
     def run(self, seconds: float, warm_up: float) -> Result:
-        """Send for ``seconds``, of which ``warm_up`` are dropped, and wait for the answers."""
-        gc.disable()
+        """Send for ``seconds``, of which ``warm_up`` are dropped, wait for the answers, and close the connections."""
         start = time.monotonic_ns() + NANOSECONDS // 100
         timer = _timer(start, max(FINEST, round(self._interval)))
         self._poll.register(timer, select.EPOLLIN)
@@ -101,6 +100,9 @@ class Pacer:
                 self.errors["timeout"] += len(self._due) + total - sent
                 break
         os.close(timer)
+        self._poll.close()
+        for connection in self._sockets.values():
+            connection.close()
         measured = (max(time.monotonic_ns(), 1) - kept_from) / NANOSECONDS
         return Result(
             sent,
@@ -209,6 +211,7 @@ def _timer(start: int, interval: int) -> int:
 def main(arguments: list[str]) -> None:
     """Run once and print the result."""
     port, rate, seconds, warm_up, connections, host, path = arguments
+    gc.disable()  # there are no cycles, and its pauses would be the server's
     pacer = Pacer(int(port), float(rate), int(connections), host, path)
     print(json.dumps(asdict(pacer.run(float(seconds), float(warm_up)))))
 

@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import uvloop
 
@@ -80,8 +80,7 @@ class Echo(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         """A head, or frames."""
@@ -149,7 +148,11 @@ def ask(port: int, seconds: float, connections: int, size: int, host: str) -> Re
                 echoes += 1
                 missing[descriptor] = len(message)
                 opened[descriptor].send(message)
-    return Result(echoes, time.monotonic() - started, len(opened), dict(errors))
+    lasted = time.monotonic() - started
+    poll.close()
+    for connection in opened.values():
+        connection.close()
+    return Result(echoes, lasted, len(opened), dict(errors))
 
 
 def upgraded(port: int, host: str) -> socket.socket | None:

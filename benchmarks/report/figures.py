@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from benchmarks.measure.samples import Samples
+
+NOISY: Final = 0.05  # of the proxy's CPU taken by others: beyond, figures say as much about them
 
 
 def number(value: float) -> str:
@@ -20,6 +24,17 @@ def number(value: float) -> str:
 def of_metric(samples: Samples, scenario: str, point: str, metric: str) -> bool:
     """Whether anybody has a figure of a metric at a point."""
     return any(samples.values(scenario, point, variant, metric) for variant in samples.variants(scenario, point))
+
+
+def noise(samples: Samples, scenario: str) -> str:
+    """The loudest measurement of a scenario, as words; "" when all were quiet."""
+    worst: dict[str, float] = {}
+    for each in samples:
+        if each.scenario == scenario and each.reading.noise:
+            share = max(each.reading.noise.get(kind, 0.0) for kind in ("foreign", "stolen"))
+            worst[each.variant] = max(worst.get(each.variant, 0.0), share)
+    variant = max(worst, key=lambda name: worst[name], default="")
+    return f"{worst[variant]:.0%} while {variant} was measured" if variant and worst[variant] > NOISY else ""
 
 
 def duration(seconds: float) -> str:

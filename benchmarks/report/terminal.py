@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +10,8 @@ from rich.table import Table
 from benchmarks.measure.samples import Samples
 from benchmarks.measure.statistics import Spread
 from benchmarks.report.bars import Judged
-from benchmarks.report.figures import number, of_metric
+from benchmarks.report.figures import noise, number, of_metric
 from benchmarks.scenarios.base import Metric, Scenario
-
-NOISY: Final = 0.05  # of the proxy's CPU taken by others: beyond, figures say as much about them
 
 
 def print_scenario(console: Console, scenario: Scenario, samples: Samples) -> None:
@@ -41,7 +38,7 @@ def print_scenario(console: Console, scenario: Scenario, samples: Samples) -> No
             label = f"[red]{variant}: invalid ({words})[/]" if faults else variant
             table.add_row(label, *_cells(samples, scenario.name, point, variant, metrics))
     console.print(table)
-    noisy = _noisy(samples, scenario.name)
+    noisy = noise(samples, scenario.name)
     if noisy:
         console.print(f"[yellow]Others used the proxy's CPU meanwhile ({noisy}): measure again when it is idle.[/]")
 
@@ -63,20 +60,6 @@ def _cells(samples: Samples, scenario: str, point: str, variant: str, metrics: S
         else:
             then.append(number(spread.median))
     return first + then
-
-
-def _noisy(samples: Samples, scenario: str) -> str:
-    """The worst variant's noise, as words; "" when all is quiet."""
-    worst = {
-        each.variant: max(each.reading.noise.get(kind, 0.0) for kind in ("foreign", "stolen"))
-        for each in samples
-        if each.scenario == scenario and each.reading.noise
-    }
-    loud = {variant: share for variant, share in worst.items() if share > NOISY}
-    if not loud:
-        return ""
-    variant = max(loud, key=lambda name: loud[name])
-    return f"{loud[variant]:.0%} while {variant} was measured"
 
 
 def print_bars(console: Console, bars: Sequence[Judged]) -> None:

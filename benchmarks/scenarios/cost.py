@@ -82,6 +82,10 @@ class Latency(Scenario):
     variants: ClassVar = (*EVERYBODY, DIRECT)
     quick: ClassVar = True
 
+    def lasts(self, seconds: float, _point: Point) -> float:
+        """Lead-in and load."""
+        return LEAD_IN + seconds + 0.3
+
     def measure(self, lab: Lab, peer: Peer, _variant: Variant, _point: Point) -> Reading:
         """One run over one connection, after a second that is dropped."""
         wrk.run(lab, peer.url, 1, LEAD_IN)

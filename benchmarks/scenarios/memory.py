@@ -36,14 +36,13 @@ class Idle(Scenario):
         Metric("bytes", "per connection", "B", main=True),
         Metric("resident", "resident with all of them", "B"),
     )
-    quick: ClassVar = True
     fresh: ClassVar = True
     rounds: ClassVar = 3
     axis: ClassVar = "connections: "
 
     def points(self, level: Level) -> Sequence[Point]:
         """Some, and as many as nginx is said to hold with ease."""
-        return [Point(f"{count:,}", count) for count in ((2_000,) if level == Level.QUICK else (2_000, 10_000))]
+        return [Point(f"{count:,}", count) for count in ((2_000, 10_000) if level == Level.FULL else (2_000,))]
 
     def suits(self, variant: Variant, point: Point) -> bool:
         """HAProxy reserves two descriptors for each of its connections before it starts."""

@@ -68,6 +68,10 @@ class Rate(Scenario):
         shares = {Level.QUICK: (50,), Level.NORMAL: (20, 50, 80), Level.FULL: (10, 20, 35, 50, 65, 80)}[level]
         return [Point(f"{share} %", share / 100) for share in shares]
 
+    def suits(self, variant: Variant, point: Point) -> bool:
+        """Without a proxy at half load only: it is there to show what of the tail is the bench's own."""
+        return super().suits(variant, point) and (variant.name != DIRECT or point.value == 0.5)
+
     def lasts(self, seconds: float, _point: Point) -> float:
         """Warm-up, load, twice coming to rest."""
         return 1.0 + seconds + 1.5
