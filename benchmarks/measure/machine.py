@@ -24,23 +24,39 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cpus:
-    """Which CPU the proxy under test has to itself, which the load, and which everything else shares.
+    """The CPUs this process may use, in order: the proxy under test has the last to itself.
 
-    With two CPUs the load shares with the upstream and the collector.
+    The load has the one before it, upstream and collector the first: of two CPUs these share one.
     """
 
-    proxy: int
-    load: int
-    others: int
-    all: str
+    allowed: tuple[int, ...]
 
     @classmethod
     def choose(cls) -> Self:
-        """The last and the first CPU this process may use; raises `Unfit` when there is only one."""
-        allowed = sorted(os.sched_getaffinity(0))
+        """All that are allowed; raises `Unfit` when there is only one."""
+        allowed = tuple(sorted(os.sched_getaffinity(0)))
         if len(allowed) < 2:
             raise Unfit("two CPUs are needed: one for the proxy, one for the load, the upstream and the collector")
-        return cls(allowed[-1], allowed[-2], allowed[0], ",".join(map(str, allowed)))
+        return cls(allowed)
+
+    @property
+    def proxy(self) -> int:
+        """Where the proxy runs, and nothing else."""
+        return self.allowed[-1]
+
+    @property
+    def load(self) -> int:
+        """Where the load generator runs."""
+        return self.allowed[-2]
+
+    @property
+    def others(self) -> int:
+        """Where upstream and collector run."""
+        return self.allowed[0]
+
+    def last(self, count: int) -> str:
+        """The last ``count`` (all, if there are fewer), as taskset(1) has a list."""
+        return ",".join(map(str, self.allowed[-count:]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ def render(run: Run, date: str) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         date=escape(date),
         place=escape(", ".join(filter(None, (run.machine.get("cpu"), _cpus(run.machine), run.machine.get("kernel"))))),
-        warnings="".join(_warnings(run.samples)),
-        contents="".join(f'<a href="#{name}">{escape(words)}</a>' for name, words in links),
+        warnings=_warning(run.samples),
+        contents=" ".join(f'<a href="#{name}">{escape(words)}</a>' for name, words in links),
         bars=_bars(run.bars),
         scenarios="".join("".join(_scenario(each, run.samples)) for each in scenarios),
         machine="".join(
@@ -49,14 +49,14 @@ def _cpus(machine: Mapping[str, str]) -> str:
     return f"{machine['cpus']} CPUs" if "cpus" in machine else ""
 
 
-def _warnings(samples: Samples) -> Iterator[str]:
-    for scenario in samples.scenarios():
-        words = noise(samples, scenario)
-        if words:
-            yield (
-                f'<p class="bad">{escape(scenario)}: others used the proxy\'s CPU meanwhile ({escape(words)}). '
-                "The figures say as much about them.</p>"
-            )
+def _warning(samples: Samples) -> str:
+    loud = [f"{name} ({words})" for name in samples.scenarios() if (words := noise(samples, name))]
+    if not loud:
+        return ""
+    return (
+        '<p class="bad">Others used the proxy\'s CPU meanwhile, and the figures say as much about them: '
+        f"{escape('; '.join(loud))}.</p>"
+    )
 
 
 def _bars(bars: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,7 @@ import textwrap
 import pytest
 
 from benchmarks.measure.cpu import Spent, TreeClock
-from benchmarks.measure.machine import CpuTimes
+from benchmarks.measure.machine import Cpus, CpuTimes, Unfit
 
 BURN = """
 import os, sys, threading, time
@@ -107,3 +108,19 @@ def test_the_share_of_the_kernel() -> None:
 def test_a_cpu_that_did_nothing_was_not_busy() -> None:
     then = CpuTimes(busy=100, stolen=10, moment=5.0)
     assert CpuTimes(busy=150, stolen=10, moment=6.0).shares_since(then) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "proxy", "load", "others", "two"),
+    [((0, 1), 1, 0, 0, "0,1"), ((2, 5, 7), 7, 5, 2, "5,7"), ((0, 1, 2, 3), 3, 2, 0, "2,3")],
+)
+def test_the_proxy_has_a_cpu_to_itself(allowed: tuple[int, ...], proxy: int, load: int, others: int, two: str) -> None:
+    cpus = Cpus(allowed)
+    assert (cpus.proxy, cpus.load, cpus.others, cpus.last(2)) == (proxy, load, others, two)
+    assert cpus.last(1) == str(proxy)
+
+
+def test_one_cpu_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    with pytest.raises(Unfit, match="two CPUs"):
+        Cpus.choose()

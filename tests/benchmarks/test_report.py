@@ -79,7 +79,7 @@ def test_the_page_is_whole(rendered: str) -> None:
         "invalid: 3 &lt;script&gt;",
         "a &lt;fast&gt; one",
         "caddy: is missing",
-        "others used",
+        "Others used",
         "missed",
     ):
         assert words in rendered, words
