@@ -31,6 +31,7 @@ from tests.real import parts
 from tests.real.install import InstallFailed, install
 
 ROUNDS: Final = {Level.QUICK: 3, Level.NORMAL: 5, Level.FULL: 5}
+MINOR: Final = {Level.QUICK: 3, Level.NORMAL: 3, Level.FULL: 5}  # of the scenarios that --quick leaves out
 SECONDS: Final = {Level.QUICK: 3.0, Level.NORMAL: 5.0, Level.FULL: 5.0}
 PEERS: Final = {
     Level.QUICK: (NGINX, SPANWAY, UNTRACED, DIRECT),
@@ -81,7 +82,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", type=_names, metavar="NAME,..", help="these peers; ratios are to nginx, or the first"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds (3 when quick, else 5)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="interleaved rounds (3; the core scenarios 5 unless quick)"
+    )
     parser.add_argument("--seconds", type=float, metavar="S", help="of each load (3 when quick, else 5; least 1)")
     parser.add_argument("--answer", type=int, metavar="BYTES", help="size of the small answer (430)")
     parser.add_argument("--collector", choices=("jaeger", "sink"), default="jaeger", help="what receives the spans")
@@ -142,7 +145,8 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
             if not console.is_terminal:
                 console.print(f"[dim]{words} (about {duration(left)} left)[/]", highlight=False)
 
-        session = Session(scenarios, names, level, rounds, options.peers is not None, say, leave_out)
+        minor = options.rounds or MINOR[level]
+        session = Session(scenarios, names, level, rounds, minor, options.peers is not None, say, leave_out)
         whole = session.plan(seconds)
         progress.update(task, total=whole)
         lab_options = {"answer": options.answer} if options.answer else {}

@@ -20,13 +20,14 @@ START: Final = 3.0  # seconds to start a peer and warm it up, about
 class Session:
     """What is measured. ``variants`` are those that can run here, in order; ``say`` is told what happens now, and how
     many seconds of the whole plan that takes. ``explicit`` variants were asked for by name: they are measured wherever
-    they can be, the others where a scenario wants them.
+    they can be, the others where a scenario wants them. ``rounds`` are of the core scenarios, ``minor`` of the others.
     """
 
     scenarios: Sequence[Scenario]
     variants: Sequence[str]
     level: Level
     rounds: int
+    minor: int
     explicit: bool
     say: Callable[[str, float], None]
     leave_out: Callable[[str], None]
@@ -98,7 +99,8 @@ class Session:
         ]
 
     def _rounds(self, scenario: Scenario) -> int:
-        return min(self.rounds, scenario.rounds or self.rounds)
+        rounds = self.rounds if scenario.quick else self.minor
+        return min(rounds, scenario.rounds or rounds)
 
     @staticmethod
     def _turns(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:

@@ -21,11 +21,14 @@ LEAD_IN: Final = 1.0  # seconds under the same load before every measurement, dr
 QUIET: Final = 1_500_000  # CPU nanoseconds in `STEP` seconds: below, a proxy's work for a load is done
 STEP: Final = 0.25
 PATIENCE: Final = 8.0  # seconds for spans to leave after a load
-OURS: Final = (NGINX, SPANWAY, UNTRACED, PURE)
 EVERYBODY: Final = (
-    NGINX, "haproxy", SPANWAY, "spanway-10", "spanway-1", UNTRACED, PURE,
+    NGINX, "haproxy", SPANWAY, "spanway-10", "spanway-1", UNTRACED, PURE, "spanway-pure-0",
     "envoy", "envoy-traced", "traefik", "traefik-traced", "caddy", "caddy-traced",
 )  # fmt: skip
+# Where the question is the tail, and tracing may show in it.
+TAIL: Final = (NGINX, "haproxy", SPANWAY, UNTRACED, PURE, "envoy-traced", "traefik-traced", "caddy-traced")
+# Where the question is not about tracing: each program once, as it is mostly used.
+PROGRAMS: Final = (NGINX, "haproxy", SPANWAY, PURE, "envoy", "traefik", "caddy")
 
 
 class Level(IntEnum):

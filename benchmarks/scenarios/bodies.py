@@ -11,13 +11,13 @@ from benchmarks.load import h2load, wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers import upstream
 from benchmarks.peers.base import CONFIG, Peer, Variant
-from benchmarks.scenarios.base import Level, Metric, Point, Scenario, Watch
+from benchmarks.peers.catalogue import UNTRACED
+from benchmarks.scenarios.base import PROGRAMS, Level, Metric, Point, Scenario, Watch
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 CONNECTIONS: Final = 8
 SIZES: Final = {"1 KiB": KIB, "64 KiB": 64 * KIB, "1 MiB": MIB, "16 MiB": 16 * MIB, "64 MiB": 64 * MIB}
-WAYS: Final = ("down", "up", "down chunked", "up chunked")
 
 
 class Bodies(Scenario):
@@ -37,6 +37,7 @@ class Bodies(Scenario):
         Metric("throughput", "moved", "MiB/s", less_is_better=False),
         Metric("per_core", "one core can pay for", "MiB/s", less_is_better=False),
     )
+    variants: ClassVar = (*PROGRAMS, UNTRACED)
     quick: ClassVar = True
     axis: ClassVar = ""
 
@@ -52,7 +53,11 @@ class Bodies(Scenario):
                 "1 MiB down chunked",
                 "1 MiB up chunked",
             ],
-            Level.FULL: [f"{size} {way}" for way in WAYS for size in SIZES],
+            Level.FULL: [
+                *(f"{size} down" for size in SIZES),
+                *(f"{size} up" for size in ("1 KiB", "1 MiB", "64 MiB")),
+                *(f"{size} {way} chunked" for way in ("down", "up") for size in ("1 MiB", "64 MiB")),
+            ],
         }[level]
         return [Point(label, SIZES[" ".join(label.split()[:2])]) for label in labels]
 

@@ -13,7 +13,7 @@ from benchmarks.measure.machine import ROOT
 from benchmarks.measure.samples import Reading
 from benchmarks.peers import upstream
 from benchmarks.peers.base import Peer, Variant
-from benchmarks.scenarios.base import LEAD_IN, Level, Metric, Point, Scenario, Watch
+from benchmarks.scenarios.base import LEAD_IN, PROGRAMS, Level, Metric, Point, Scenario, Watch
 from benchmarks.scenarios.bodies import MIB
 from benchmarks.scenarios.cost import CPU_METRICS, saturate
 from tests.real.process import free_ports
@@ -31,6 +31,7 @@ class Connections(Scenario):
         f"Keep-alive connections as fast as they go, all of them up to {BUSY:,}; of 10,000, {ASKING} ask and the "
         "others stay open (two descriptors for each busy one would be more than most systems allow)."
     )
+    variants: ClassVar = PROGRAMS
     metrics: ClassVar = (*CPU_METRICS, Metric("spans", "spans that arrived per request", ""))
     axis: ClassVar = "connections: "
     curve: ClassVar = True
@@ -65,6 +66,7 @@ class Churn(Scenario):
     what: ClassVar = (
         f"{ASKING} clients that say Connection: close with each request, so that each has its own connection."
     )
+    variants: ClassVar = PROGRAMS
     metrics: ClassVar = (
         Metric("cpu", "CPU per connection", "us", main=True),
         Metric("user", "of it in user mode", "us"),
@@ -94,6 +96,7 @@ class Tls(Scenario):
         "connection, its one request included. ECDSA P-256, TLS 1.3; resumed: with the ticket of the connection "
         "before."
     )
+    variants: ClassVar = PROGRAMS
     metrics: ClassVar = (
         Metric("per_core", "one core can pay for", "/s", less_is_better=False, main=True),
         Metric("cpu", "CPU per handshake", "us"),
@@ -129,6 +132,7 @@ class TlsBulk(Scenario):
     what: ClassVar = (
         "8 connections over TLS 1.3 (AES-128-GCM) as fast as they go, answers of 1 MiB from a plain upstream."
     )
+    variants: ClassVar = PROGRAMS
     metrics: ClassVar = (
         Metric("per_core", "one core can pay for", "MiB/s", less_is_better=False, main=True),
         Metric("cpu", "CPU per MiB", "us"),
@@ -159,6 +163,7 @@ class WebSocket(Scenario):
         f"{ASKING} WebSockets, on each a message to an upstream that echoes, and the next one once it is back: CPU "
         "time of the proxy per message, either way."
     )
+    variants: ClassVar = PROGRAMS
     metrics: ClassVar = (
         Metric("cpu", "CPU per message", "us", main=True),
         Metric("user", "of it in user mode", "us"),

@@ -12,8 +12,8 @@ from benchmarks.load import held, wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers import upstream
 from benchmarks.peers.base import CONFIG, HOST, Peer, Variant
-from benchmarks.peers.catalogue import NGINX, PURE, SPANWAY
-from benchmarks.scenarios.base import Level, Metric, Point, Scenario, settle
+from benchmarks.peers.catalogue import NGINX, PURE, SPANWAY, UNTRACED
+from benchmarks.scenarios.base import PROGRAMS, Level, Metric, Point, Scenario, settle
 from benchmarks.scenarios.bodies import MIB
 from tests.real import usage
 from tests.real.big import Sink, download, upload
@@ -32,6 +32,7 @@ class Idle(Scenario):
         "Resident memory of all the proxy's processes, before and after opening keep-alive connections that make "
         f"one request each, on a fresh process that has {FIRST} already."
     )
+    variants: ClassVar = (*PROGRAMS, UNTRACED)
     metrics: ClassVar = (
         Metric("bytes", "per connection", "B", main=True),
         Metric("resident", "resident with all of them", "B"),

@@ -10,7 +10,7 @@ from benchmarks.load import openloop, wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT, NGINX, SPANWAY
-from benchmarks.scenarios.base import EVERYBODY, Level, Metric, Point, Scenario, Watch
+from benchmarks.scenarios.base import TAIL, Level, Metric, Point, Scenario, Watch
 from benchmarks.scenarios.cost import CONNECTIONS
 
 CAPACITY: Final = "capacity of "
@@ -59,7 +59,7 @@ class Rate(Scenario):
         Metric("lag50", "generator late, p50", "us"),
         Metric("lag99", "generator late, p99", "us"),
     )
-    variants: ClassVar = (*EVERYBODY, DIRECT)
+    variants: ClassVar = (*TAIL, DIRECT)
     quick: ClassVar = True
     axis: ClassVar = "share of capacity: "
 

@@ -12,7 +12,7 @@ from benchmarks.load import wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import CONFIG, HOSTS, Peer, Variant
 from benchmarks.peers.catalogue import NGINX, PURE, SPANWAY, UNTRACED
-from benchmarks.scenarios.base import LEAD_IN, Level, Metric, Point, Scenario, Watch
+from benchmarks.scenarios.base import LEAD_IN, PROGRAMS, Level, Metric, Point, Scenario, Watch
 from benchmarks.scenarios.cost import CONNECTIONS, CPU_METRICS, saturate
 
 
@@ -84,6 +84,7 @@ class Workers(Scenario):
         "free cores is derived: their number over the CPU time of a request, relative to one worker. Locks, shared "
         "queues and cache misses between them show; a load generator that shares a core with them does not hide it."
     )
+    variants: ClassVar = (*PROGRAMS, UNTRACED)
     metrics: ClassVar = (
         *CPU_METRICS,
         Metric("scaling", "what they could serve, of one", "x", less_is_better=False),

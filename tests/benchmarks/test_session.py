@@ -77,7 +77,7 @@ class AskedAfresh(Asked):
 
 
 def session(scenario: Scenario, left_out: list[str], *names: str, explicit: bool = False, rounds: int = 3) -> Session:
-    return Session([scenario], names, Level.QUICK, rounds, explicit, lambda *_: None, left_out.append)
+    return Session([scenario], names, Level.QUICK, rounds, rounds, explicit, lambda *_: None, left_out.append)
 
 
 def test_peers_stand_and_take_turns() -> None:
@@ -136,7 +136,14 @@ def test_the_levels_nest() -> None:
 def test_the_quick_level_takes_about_four_minutes() -> None:
     seconds, rounds = cli.SECONDS[Level.QUICK], cli.ROUNDS[Level.QUICK]
     whole = Session(
-        chosen(Level.QUICK, []), cli.PEERS[Level.QUICK], Level.QUICK, rounds, False, lambda *_: None, lambda _: None
+        chosen(Level.QUICK, []),
+        cli.PEERS[Level.QUICK],
+        Level.QUICK,
+        rounds,
+        rounds,
+        False,
+        lambda *_: None,
+        lambda _: None,
     )
     assert whole.plan(seconds) <= 280
 
