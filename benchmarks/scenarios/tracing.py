@@ -11,6 +11,7 @@ from benchmarks.load import openloop, wrk
 from benchmarks.measure.collector import Received
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
+from benchmarks.peers.catalogue import NGINX, UNTRACED
 from benchmarks.scenarios.base import LEAD_IN, PATIENCE, Level, Metric, Point, Scenario, Watch, settle
 from benchmarks.scenarios.cost import CONNECTIONS
 from benchmarks.scenarios.rate import capacity, learn_capacity
@@ -46,8 +47,9 @@ class Price(Scenario):
         return (Point(ALIVE), Point(DEAD, 1.0), Point(LATE, 2.0))
 
     def suits(self, variant: Variant, point: Point) -> bool:
-        """A proxy that does not trace has no collector to miss."""
-        return super().suits(variant, point) and (point.label == ALIVE or variant.traced)
+        """A proxy that does not trace has no collector to miss; two such stay as the measure of those that do."""
+        measure = variant.traced or variant.name in (NGINX, UNTRACED)
+        return super().suits(variant, point) and (point.label == ALIVE or measure)
 
     def place(self, lab: Lab, point: Point) -> Mapping[str, Any]:
         """Its collector."""
