@@ -24,7 +24,7 @@ from benchmarks.peers.catalogue import DIRECT, NGINX, PURE, SPANWAY, UNTRACED, V
 from benchmarks.report import bars, compare, page, pictures, store, terminal
 from benchmarks.report.figures import duration
 from benchmarks.report.store import DIRECTORY, NoRun, Run
-from benchmarks.scenarios.base import Level
+from benchmarks.scenarios.base import ADDED, Level
 from benchmarks.scenarios.catalogue import SCENARIOS, chosen
 from benchmarks.session import Session
 from tests.real import parts
@@ -169,8 +169,10 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
 
 
 def _print_last(console: Console, samples: Samples) -> None:
-    """The table of the scenario that has just been measured."""
+    """Complete the scenario that has just been measured, and show its table."""
     for name in samples.scenarios()[-1:]:
+        if any(metric.name == ADDED for metric in SCENARIOS[name].metrics):
+            samples.subtract(name, "p50", DIRECT, ADDED)
         terminal.print_scenario(console, SCENARIOS[name], samples)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from benchmarks.measure.distribution import Distribution
@@ -124,6 +124,25 @@ class Samples:
             for each in self.cell(scenario, point, one)
             if metric in each.reading.values and others.get(each.round)
         ]
+
+    def subtract(self, scenario: str, metric: str, base: str, name: str) -> None:
+        """Give every sample of a scenario that shares its round with one of ``base`` a further value, ``name``.
+
+        It is the sample's ``metric`` less that of ``base``.
+        """
+        for point in self.points(scenario):
+            bases = {each.round: each.reading.values.get(metric) for each in self.cell(scenario, point, base)}
+            for variant in self.variants(scenario, point):
+                for each in list(self.cell(scenario, point, variant)) if variant != base else ():
+                    less, value = bases.get(each.round), each.reading.values.get(metric)
+                    if less is not None and value is not None:
+                        self._replace(each, {name: value - less})
+
+    def _replace(self, sample: Sample, more: Mapping[str, float]) -> None:
+        reading = replace(sample.reading, values={**sample.reading.values, **more})
+        renewed = replace(sample, reading=reading)
+        for samples in (self._samples, self._by_cell[sample.scenario, sample.point, sample.variant]):
+            samples[next(index for index, each in enumerate(samples) if each is sample)] = renewed
 
     def faults(self, scenario: str, point: str, variant: str) -> dict[str, int]:
         """What failed in any round; a cell with a fault has no valid figure."""

@@ -17,6 +17,7 @@ from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT, NGINX, PURE, SPANWAY, UNTRACED
 
+ADDED: Final = "added"  # a metric that is made of a whole round: p50 less that without a proxy
 LEAD_IN: Final = 1.0  # seconds under the same load before every measurement, dropped
 QUIET: Final = 1_500_000  # CPU nanoseconds in `STEP` seconds: below, a proxy's work for a load is done
 STEP: Final = 0.25

@@ -9,7 +9,17 @@ from benchmarks.load import wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT
-from benchmarks.scenarios.base import EVERYBODY, LEAD_IN, Metric, Point, Scenario, Watch, spans_since, spans_so_far
+from benchmarks.scenarios.base import (
+    ADDED,
+    EVERYBODY,
+    LEAD_IN,
+    Metric,
+    Point,
+    Scenario,
+    Watch,
+    spans_since,
+    spans_so_far,
+)
 
 CONNECTIONS: Final = 32
 CPU_METRICS: Final = (
@@ -78,6 +88,8 @@ class Latency(Scenario):
         Metric("p90", "p90", "us"),
         Metric("p99", "p99", "us"),
         Metric("p999", "p99.9", "us"),
+        Metric(ADDED, "p50 over no proxy", "us"),
+        Metric("rate", "requests served", "/s", less_is_better=False),
     )
     variants: ClassVar = (*EVERYBODY, DIRECT)
     quick: ClassVar = True

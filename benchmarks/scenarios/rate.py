@@ -10,7 +10,7 @@ from benchmarks.load import openloop, wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT, NGINX, SPANWAY
-from benchmarks.scenarios.base import TAIL, Level, Metric, Point, Scenario, Watch
+from benchmarks.scenarios.base import ADDED, TAIL, Level, Metric, Point, Scenario, Watch
 from benchmarks.scenarios.cost import CONNECTIONS
 
 CAPACITY: Final = "capacity of "
@@ -53,6 +53,7 @@ class Rate(Scenario):
     )
     metrics: ClassVar = (
         *LATENCY_METRICS,
+        Metric(ADDED, "p50 over no proxy", "us"),
         Metric("asked", "asked", "/s", less_is_better=False),
         Metric("served", "served", "/s", less_is_better=False),
         Metric("cpu", "CPU per request", "us"),

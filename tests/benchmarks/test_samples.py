@@ -45,6 +45,15 @@ def test_ratios_are_to_nginx_or_to_the_first() -> None:
     assert cost(haproxy=[1.0], spanway=[1.0]).reference("cost", "") == "haproxy"
 
 
+def test_what_a_proxy_adds_is_told_within_rounds() -> None:
+    figures = {"nginx": [{"p50": 150.0}, {"p50": 300.0}, {"p50": 160.0}], "direct": [{"p50": 100.0}, {"p50": 200.0}]}
+    found = Samples(cells("latency", figures))
+    found.subtract("latency", "p50", "direct", "added")
+    assert found.values("latency", "", "nginx", "added") == [50.0, 100.0]
+    assert found.values("latency", "", "direct", "added") == []
+    assert [each.reading.values.get("added") for each in found if each.variant == "nginx"] == [50.0, 100.0, None]
+
+
 def test_a_bar_speaks_of_its_build() -> None:
     found = cost(spanway=[10.0], spanway_pure=[17.0], spanway_0=[9.5], spanway_pure_0=[15.0], nginx=[10.0])
     compiled = judged(found, compiled=True)
