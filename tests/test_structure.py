@@ -51,7 +51,7 @@ SHORT = {
 }
 
 # Folders of tests that mirror no room: parts, peers and whole-proxy tests.
-OTHER_TESTS = {"edge", "fuzz", "harness", "kubernetes", "real"}
+OTHER_TESTS = {"benchmarks", "edge", "fuzz", "harness", "kubernetes", "real"}
 
 # What is built, installed or downloaded here, and not ours.
 COMPILED = {".c", ".so"}
