@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from proxy import __version__
-from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups
+from proxy import build as form
+from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups, sections
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
 from proxy.settings import Settings
@@ -78,7 +79,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.flags: Final[list[str]] = []
-        self.lists_settings = False
+        self.lists_settings: tuple[str, ...] = ()  # sections whose settings without a flag its help lists
         self.lacks: Mapping[str, str] = {}  # flags of `serve` that it has not, and why
         options.setdefault("formatter_class", Formatter)
         options.setdefault("allow_abbrev", False)
@@ -99,7 +100,7 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Help, with the settings that have no flag where ``lists_settings``."""
         text = super().format_help()
-        return f"{text}\n{further(_width())}\n" if self.lists_settings else text
+        return f"{text}\n{further(_width(), self.lists_settings)}\n" if self.lists_settings else text
 
 
 def build() -> Parser:
@@ -109,7 +110,7 @@ def build() -> Parser:
         description="An ingress proxy that traces every request through every layer it crosses.",
         epilog="'spanway COMMAND --help' says more. Every setting: docs/settings.md.",
     )
-    parser.add_argument("--version", action="version", version=f"spanway {__version__}")
+    parser.add_argument("--version", action="version", version=f"spanway {__version__} ({form()})")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
@@ -126,11 +127,11 @@ def build() -> Parser:
 
     serving = command("serve", serve, "serve the Ingresses of manifests, and trace every request")
     _add_settings(serving, Settings(), groups("serve"))
-    serving.lists_settings = True
+    serving.lists_settings = tuple(name for name in ("", *sections()) if name != "cluster")
 
     controlling = command("controller", controller, "an ingress controller: serve a cluster's Ingresses")
     _add_settings(controlling, CONTROLLER, groups("controller"))
-    controlling.lists_settings = True
+    controlling.lists_settings = "", *sections()
 
     developing = command("dev", dev, "a local proxy without manifests, with a waterfall per request")
     developing.add_argument(

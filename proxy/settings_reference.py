@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proxy.catalogue import DEV, LACKS, Entry, catalogue, sections
@@ -21,7 +21,8 @@ INTRODUCTION: Final = """\
 
 Each setting can be given in up to four places. Where several give it, the first of these wins:
 
-1. a **flag** of `spanway serve` (`spanway dev` and `spanway demo` take [most of them](#spanway-dev-and-spanway-demo));
+1. a **flag** of `spanway serve` and `spanway controller` (`spanway dev` and `spanway demo` take
+   [most of them](#spanway-dev-and-spanway-demo));
 2. an **environment variable**: its own, `SPANWAY_` and its name, before the OpenTelemetry variable listed beside it;
 3. the **file** that `--config FILE` or `SPANWAY_CONFIG` names;
 4. the **default** below.
@@ -132,9 +133,12 @@ def _row(entry: Entry, defaults: Settings) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def further(width: int) -> str:
-    """The settings without a flag, for `--help`: variable, meaning, default; lines of at most ``width`` characters."""
-    entries = [entry for entry in catalogue().values() if not entry.meaning.flag]
+def further(width: int, among: Sequence[str]) -> str:
+    """The settings without a flag in these sections, for `--help`: variable, meaning, default.
+
+    Lines are of at most ``width`` characters.
+    """
+    entries = [entry for entry in catalogue().values() if not entry.meaning.flag and entry.section in among]
     column = max(len(entry.variable) for entry in entries) + 4
     lines = [
         textwrap.fill(

@@ -14,9 +14,10 @@ import pytest
 
 import proxy
 from proxy import cli
-from proxy.catalogue import GROUPS, LACKS, catalogue
+from proxy.catalogue import CLUSTER, GROUPS, LACKS, catalogue
 from proxy.errors import SettingsError
-from proxy.settings import Address, Override, Settings
+from proxy.settings import Address, Override, ServicePort, Settings
+from proxy.settings_cluster import Cluster, ObjectName
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = str(ROOT / "proxy/demo/manifests")
@@ -226,6 +227,43 @@ def test_an_error_of_a_command_is_one_line_too(app: Called, capsys: pytest.Captu
     assert said(capsys, "serve", "--ingress", MANIFESTS).endswith("127.0.0.1:80 is taken; stop what listens there\n")
 
 
+def test_the_controller_is_handed_its_flags_and_its_own_defaults(app: Called) -> None:
+    flags = "--kubeconfig k --watch-namespace shop --publish-service spanway/edge --default-backend shop/cart:http "
+    flags += "--default-certificate shop/wildcard.example.org --election-namespace spanway --upstream cart=127.0.0.1:1"
+    assert cli.main(["controller", *flags.split()]) == 3
+    assert app.options == {"cluster": True}
+    settings = app.settings
+    assert settings.ingress_class == "spanway"
+    assert settings.cluster == Cluster(
+        kubeconfig="k",
+        watch_namespace="shop",
+        publish_service=ObjectName("spanway", "edge"),
+        election_namespace="spanway",
+    )
+    assert settings.default_backend == ServicePort("shop", "cart", "http")
+    assert settings.default_certificate == ObjectName("shop", "wildcard.example.org")
+    cli.main(["controller", "--ingress-class", "edge", "--publish-address", "192.0.2.1,edge.example.org"])
+    assert app.settings.ingress_class == "edge"
+    assert app.settings.cluster.publish_address == ("192.0.2.1", "edge.example.org")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--publish-service edge", "'edge' is not NS/NAME"),
+        ("--default-backend shop/cart", "'shop/cart' is not NS/SVC:PORT"),
+        ("--default-backend shop/cart:99999", "'99999' in 'shop/cart:99999' is not a port"),
+        ("--default-certificate Shop/cert", "'Shop/cert' is not NS/SECRET"),
+        ("--watch-namespace Shop", "'Shop' is not the name of a namespace"),
+        ("--publish-service a/b --publish-address 192.0.2.1", "keep one of them"),
+    ],
+)
+def test_what_the_controller_cannot_use_is_said(
+    flags: str, message: str, app: Called, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in said(capsys, "controller", *flags.split())
+
+
 def test_control_c_is_no_error(app: Called, capsys: pytest.CaptureFixture[str]) -> None:
     app.raises = KeyboardInterrupt()
     assert cli.main(["serve", "--ingress", MANIFESTS]) == 130
@@ -237,7 +275,7 @@ def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert "serve the Ingresses" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["serve", "dev", "demo", "check", "explain"])
+@pytest.mark.parametrize("command", ["serve", "controller", "dev", "demo", "check", "explain"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -249,15 +287,22 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_serves_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for entry in catalogue().values():
+    for entry in (entry for entry in catalogue().values() if entry.section != "cluster"):
         assert entry.variable in text
         if entry.meaning.flag:
             assert f"--{entry.meaning.flag}" in text
     assert "default 0.0.0.0:8080" in text
 
 
+def test_the_controllers_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["controller", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for entry in catalogue().values():
+        assert entry.variable in text or entry.key == "ingress"
+
+
 def test_every_flag_of_a_setting_is_in_one_group() -> None:
-    grouped = [flag for flags in GROUPS.values() for flag in flags]
+    grouped = [flag for flags in {**CLUSTER, **GROUPS}.values() for flag in flags]
     assert sorted(grouped) == sorted(entry.meaning.flag for entry in catalogue().values() if entry.meaning.flag)
 
 
@@ -265,7 +310,7 @@ def test_version_by_the_module_as_by_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "proxy", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"spanway {proxy.__version__}\n"
+    assert done.stdout == f"spanway {proxy.__version__} ({proxy.build()})\n"
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs() -> None:

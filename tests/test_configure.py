@@ -41,6 +41,16 @@ SAMPLES = {
     "tracing.skip_paths": "/healthz",
     "tracing.queue": "1MiB",
     "retry_tries": "5",
+    "default_backend": "shop/cart:80",
+    "default_certificate": "shop/wildcard",
+    "cluster.kubeconfig": "kubeconfig",
+    "cluster.watch_namespace": "shop",
+    "cluster.publish_service": "spanway/edge",
+    "cluster.publish_address": "192.0.2.1,edge.example.org",
+    "cluster.election_namespace": "spanway",
+    "cluster.update_status": "false",
+    "cluster.update_status_on_shutdown": "false",
+    "cluster.zone": "a",
 }
 KINDS = {bool: "true", int: "20000", float: "12.5"}
 

@@ -214,7 +214,7 @@ def test_the_catalogue_has_every_field() -> None:
     for section in sections():
         fields |= {f"{section}.{field.name}" for field in dataclasses.fields(getattr(Settings(), section))}
     assert set(catalogue()) == fields
-    assert sections() == ("limits", "timeouts", "tracing")
+    assert sections() == ("limits", "timeouts", "tracing", "cluster")
 
 
 def test_no_two_settings_share_a_name() -> None:
@@ -245,7 +245,7 @@ def test_the_page_has_every_setting_once() -> None:
 
 
 def test_help_names_every_setting_without_a_flag_within_the_width() -> None:
-    text = further(80)
+    text = further(80, ("", *sections()))
     assert max(map(len, text.splitlines())) <= 80
     for one in catalogue().values():
         assert (f"  {one.variable} " in text) is not bool(one.meaning.flag)

@@ -13,6 +13,7 @@ from typing import Final
 
 from prometheus_client import Metric
 
+from proxy.admin.cluster import ClusterSample, WatchSample
 from proxy.admin.control import ControlSample
 from proxy.admin.metrics import Moment, families
 from proxy.admin.source import EndpointSample, WorkerSample
@@ -39,8 +40,18 @@ def example() -> Moment:
         endpoints=(EndpointSample("namespace/service:80", "127.0.0.1", 80, latency=1.0),),
         export=ExportCounters(dropped={"queue_full": 1}, reachable=True),
     )
-    control = ControlSample(events=(("Ingress", "added", 1),))
-    return Moment((sample,), 0, TableSpec(1), (), ready=True, control=control)
+    watches = WatchSample(
+        "Service", 1, 1, 1, events={"added": 1}, reconnects={"ended": 1}, faults={"403": 1}, unusable=1, age=1.0
+    )
+    return Moment(
+        (sample,),
+        0,
+        TableSpec(1),
+        (),
+        ready=True,
+        cluster=ClusterSample((watches,)),
+        control=ControlSample(events=(("Ingress", "modified", 1),)),
+    )
 
 
 def table() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.control.names import is_address
 from proxy.control.objects import Service, ServicePort
+from proxy.control.slices import endpoints_of, target_port
 from proxy.control.view import Dependents, View
 from proxy.route.spec import BackendSpec, EndpointSpec, Scheme
 
@@ -57,10 +58,12 @@ class _Resolved(NamedTuple):
 class Backends:
     """Every backend that is asked for, each resolved once, and again when something that it depends on is touched."""
 
-    def __init__(self, objects: Objects, overrides: Sequence[Override], verify: bool) -> None:
+    def __init__(self, objects: Objects, overrides: Sequence[Override], verify: bool, zone: str = "") -> None:
+        """``zone`` is our own, for topology hints; "" is unknown."""
         self._objects = objects
         self._overrides = overrides
         self._verify = verify
+        self._zone = zone
         self._wanted: dict[str, _Wanted] = {}
         self._resolved: dict[str, _Resolved] = {}
         self._dependents: Dependents[str] = Dependents()
@@ -164,9 +167,11 @@ class Backends:
                 server_name = server_name_of(scheme, endpoints)
             elif port is None:
                 endpoints, findings = (), (_no_port(service, wanted.port),)
+            elif options.service_upstream and service.spec.cluster_ip not in ("", "None"):
+                endpoints = (EndpointSpec(service.spec.cluster_ip, port.port),)
             else:
                 slices = view.slices((namespace, wanted.name))
-                endpoints = endpoints_of(slices, service, port)
+                endpoints = endpoints_of(slices, service, port, self._zone)
                 findings = () if endpoints else (_no_endpoints(slices, service, port),)
             findings += spoken
         spec = BackendSpec(
@@ -220,6 +225,8 @@ def _key(namespace: str, service: ServiceBackend, options: Options) -> str:
         key += f";hash={options.hash_by}"
     elif options.policy != "round_robin":
         key += f";{options.policy}"
+    if options.service_upstream:
+        key += ";service"
     return key if options.scheme is None else f"{key};{options.scheme}"
 
 
@@ -269,53 +276,6 @@ def _no_port(service: Service, wanted: BackendPort) -> _Finding:
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     hint = f"it has {', '.join(ports)}" if ports else "it has no ports"
     return _Finding("service.port", f"Service {name} has no TCP port {what}; requests get 503", hint)
-
-
-def endpoints_of(slices: Iterable[EndpointSlice], service: Service, port: ServicePort) -> tuple[EndpointSpec, ...]:
-    """The addresses behind a Service's port, over all its slices.
-
-    Ready endpoints; where there is none, those that still serve while they terminate (KEP-1669, as kube-proxy does).
-    A target with addresses of both families is one endpoint, by the Service's first family. An address that stands in
-    two slices, as it may while they are rearranged, counts once.
-    """
-    first = service.spec.ip_families[0] if service.spec.ip_families else ""
-    ready: dict[object, EndpointSpec] = {}
-    leaving: dict[object, EndpointSpec] = {}
-    for piece in sorted(slices, key=lambda one: one.address_type != first):
-        number = target_port(piece, port)
-        if number is None:
-            continue
-        for endpoint in piece.endpoints:
-            if not endpoint.addresses:
-                continue
-            conditions, target = endpoint.conditions, endpoint.target_ref
-            made = EndpointSpec(endpoint.addresses[0], number, endpoint.zone)
-            identity: object = made.host, made.port
-            if target is not None and target.name:
-                identity = target.namespace, target.kind, target.name
-            if conditions.ready is not False:
-                ready.setdefault(identity, made)
-            elif conditions.serving and conditions.terminating:
-                leaving.setdefault(identity, made)
-    return tuple((ready or leaving).values())
-
-
-def target_port(piece: EndpointSlice, port: ServicePort) -> int | None:
-    """The number that a Service's port has in a slice, None if it is not there.
-
-    Slices call a port what the Service calls it. Slices written by hand may call it by the targetPort's name, or not
-    at all.
-    """
-    target = port.port if port.target_port is None else port.target_port
-    fallback = None
-    for one in piece.ports:
-        if one.protocol != "TCP":
-            continue
-        if one.name == port.name:
-            return one.port or (target if isinstance(target, int) else port.port)
-        if one.name == target or (not one.name and one.port == target):
-            fallback = fallback or one.port
-    return fallback
 
 
 def _no_endpoints(slices: Sequence[EndpointSlice], service: Service, port: ServicePort) -> _Finding:

@@ -28,6 +28,8 @@ def choices_of(settings: Settings) -> Choices:
         defaults=Options(tries=settings.retry_tries),
         most_tries=settings.retry_tries,
         verify_upstreams=bool(settings.upstream_ca),
+        default_backend=settings.default_backend,
+        zone=settings.cluster.zone,
         default_certificate=str(settings.default_certificate or ""),
     )
 

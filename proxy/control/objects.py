@@ -165,6 +165,18 @@ class TargetReference(Struct, frozen=True, rename="camel", gc=False):
     uid: str = ""
 
 
+class ForZone(Struct, frozen=True, rename="camel", gc=False):
+    """A zone that an endpoint is meant for."""
+
+    name: str = ""
+
+
+class EndpointHints(Struct, frozen=True, rename="camel", gc=False):
+    """Who should use an endpoint, as the control plane has distributed them (trafficDistribution)."""
+
+    for_zones: tuple[ForZone, ...] = ()
+
+
 class SliceEndpoint(Struct, frozen=True, rename="camel", gc=False):
     """Endpoint: its addresses are interchangeable, and consumers use the first."""
 
@@ -172,6 +184,7 @@ class SliceEndpoint(Struct, frozen=True, rename="camel", gc=False):
     conditions: Conditions = Conditions()
     target_ref: TargetReference | None = None
     zone: str = ""
+    hints: EndpointHints | None = None
 
 
 class SlicePort(Struct, frozen=True, rename="camel", gc=False):

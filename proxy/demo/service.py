@@ -69,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m proxy.demo.service", description="one service of the demo shop")
     parser.add_argument("name", choices=sorted(SERVICES))
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--port", type=int, help="listen on this port of the loopback address")
+    place.add_argument("--port", type=int, help="listen on this port")
     place.add_argument("--fd", type=int, help="listen on this inherited socket, and end when standard input closes")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="of --port [default %(default)s]")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL", help="where another service is")
     parser.add_argument("--receiver", default="", metavar="URL", help="OTLP/HTTP URL that gets the spans")
     options = parser.parse_args(arguments)
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"{options.name} calls {peer}: say where that is with --peer {peer}=URL")
 
     parent = None if options.fd is None else sys.stdin.fileno()
-    with _listener(options.port, options.fd) as listener:
+    with _listener(options.host, options.port, options.fd) as listener:
         provider = telemetry.set_up(options.name, options.receiver)
         application = SERVICES[options.name](peers)
         application.router.add_get(telemetry.HEALTH, _healthy)
@@ -96,9 +97,9 @@ async def _healthy(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
 
 
-def _listener(port: int, fd: int | None) -> socket.socket:
+def _listener(host: str, port: int, fd: int | None) -> socket.socket:
     if fd is None:
-        return socket.create_server(("127.0.0.1", port), backlog=128)
+        return socket.create_server((host, port), backlog=128)
     return socket.socket(fileno=fd)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ class Linked(Sampler):
         return f"Linked{{{self._otherwise.get_description()}}}"
 
 
+class _Ids(RandomIdGenerator):
+    """Random ids that are not called random: no flag 02 in ``traceparent`` (Trace Context level 2).
+
+    OpenTelemetry for Go takes a version 00 with more flags than 01 for invalid, and starts a new trace (propagation,
+    at 1.41): an API server would.
+    """
+
+    def is_trace_id_random(self) -> bool:
+        """See the SDK."""
+        return False
+
+
 class _Handover(SpanProcessor):
     """Gives each span that ends to the exporter. Spans end on the loop's thread, to which that belongs."""
 
@@ -87,6 +100,6 @@ def provider(tracing: Tracing, resource: Resource, exporter: Exporter) -> Tracer
     them. Where the sampler is off, only what links to a sampled trace is, or is below such a span.
     """
     root = ALWAYS_OFF if tracing.sampler in _OFF else ALWAYS_ON
-    made = TracerProvider(sampler=ParentBased(Linked(root)), resource=resource, shutdown_on_exit=False)
+    made = TracerProvider(ParentBased(Linked(root)), resource, shutdown_on_exit=False, id_generator=_Ids())
     made.add_span_processor(_Handover(exporter))
     return made

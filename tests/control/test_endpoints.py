@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 
+from proxy.control.claims import Choices
 from proxy.route.spec import BackendSpec, EndpointSpec
 from proxy.settings import Address, Override
 from tests.control.texts import API, built, clean, endpointslice, ingress, said, service
@@ -323,3 +324,46 @@ def test_ingresses_that_ask_different_things_of_a_service_get_backends_of_their_
         "shop/api:80;https",
         "shop/api:80;ewma",
     ]
+
+
+def hinted(*zones: str) -> str:
+    """Endpoints 10.0.0.1, .2, ..; each with hints for the zones named by blanks, "" for none."""
+    pieces = []
+    for number, names in enumerate(zones, 1):
+        hints = f", hints: {{forZones: [{', '.join(f'{{name: {name}}}' for name in names.split())}]}}" if names else ""
+        pieces.append(f"{{addresses: [10.0.0.{number}], zone: z{number}{hints}}}")
+    return ", ".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("zones", "ours", "hosts"),
+    [
+        (("a", "b", "a b"), "a", (1, 3)),
+        (("a", "b", "a b"), "b", (2, 3)),
+        (("a", "b", "a b"), "", (1, 2, 3)),
+        (("a", "b", "a b"), "c", (1, 2, 3)),
+        (("a", "", "a"), "a", (1, 2, 3)),
+        (("", "", ""), "a", (1, 2, 3)),
+    ],
+    ids=["ours", "another", "unknown", "none for us", "not all", "no hints"],
+)
+def test_topology_hints_hold_for_all_endpoints_or_for_none(
+    zones: tuple[str, ...], ours: str, hosts: tuple[int, ...]
+) -> None:
+    texts = WEB, service(), endpointslice(endpoints=hinted(*zones))
+    [found] = clean(*texts, choices=Choices(zone=ours)).backends
+    assert [one.host for one in found.endpoints] == [f"10.0.0.{number}" for number in hosts]
+
+
+def test_endpoints_that_leave_are_used_whatever_their_zone() -> None:
+    leaving = "{addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}, "
+    leaving += "hints: {forZones: [{name: b}]}}"
+    [found] = clean(WEB, service(), endpointslice(endpoints=leaving), choices=Choices(zone="a")).backends
+    assert [one.host for one in found.endpoints] == ["10.0.0.1"]
+
+
+def test_a_hint_of_an_endpoint_that_is_not_ready_counts_for_nothing() -> None:
+    endpoints = "{addresses: [10.0.0.1], hints: {forZones: [{name: b}]}}, "
+    endpoints += "{addresses: [10.0.0.2], conditions: {ready: false}, hints: {forZones: [{name: a}]}}"
+    [found] = clean(WEB, service(), endpointslice(endpoints=endpoints), choices=Choices(zone="a")).backends
+    assert [one.host for one in found.endpoints] == ["10.0.0.1"]

@@ -194,6 +194,9 @@ class FakeApiServer:
             return
         runner, self._runner = self._runner, None
         assert runner.server is not None
+        for site in list(runner.sites):
+            await site.stop()
+        await asyncio.sleep(0.02)  # whose handshake is under way is a connection then, and can be cut
         for connection in list(runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()
@@ -248,7 +251,7 @@ class FakeApiServer:
             return await self._watch(request, asked, resource)
         if asked.verb == "list":
             return self._list(request, asked, resource)
-        body = await request.json() if request.can_read_body and asked.verb != "delete" else {}
+        body = await request.json() if request.can_read_body and not asked.verb.startswith("delete") else {}
         status, found = self._act(asked, request, resource, (namespace, name), subresource, body)
         return web.json_response(found, status=status)
 
@@ -292,8 +295,10 @@ class FakeApiServer:
             return 201, store.create(resource, {**body, "metadata": metadata}, manager)
         if asked.verb == "update":
             return 200, store.replace(resource, key, body, subresource, manager)
-        if asked.verb == "delete":
-            store.delete(resource, key)
+        if asked.verb in ("delete", "deletecollection"):
+            one = [key] if asked.verb == "delete" else store.keys(resource, key[0])
+            for each in one:
+                store.delete(resource, each)
             return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         if asked.verb != "patch":
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
@@ -310,7 +315,7 @@ class FakeApiServer:
                 if not applied:
                     raise
                 return 201, store.create(resource, body, manager)
-            patched = _merge(copy.deepcopy(before), body)
+            patched = (_applied if applied else _merge)(copy.deepcopy(before), body)
             return 200, store.replace(resource, key, patched, subresource, manager)
 
     def _list(self, request: web.Request, asked: Asked, resource: Resource) -> web.Response:
@@ -467,6 +472,8 @@ def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
         if query.get("watch") in ("true", "1"):
             return "watch"
         return "get" if name else "list"
+    if method == "DELETE" and not name:
+        return "deletecollection"
     return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method, method.lower())
 
 
@@ -493,6 +500,17 @@ def _at(item: Any, path: str) -> Any:
     for part in path.split("."):
         item = item.get(part, "") if isinstance(item, dict) else ""
     return item
+
+
+def _applied(target: Object, given: Object) -> Object:
+    """Server-side apply by one manager who owns all of spec, data, labels and annotations."""
+    for part in ("labels", "annotations"):
+        target["metadata"][part] = given["metadata"].get(part) or {}
+    return (
+        _merge(target, {name: None for name in given if name not in ("metadata", "status")})
+        | given
+        | {"metadata": target["metadata"]}
+    )
 
 
 def _merge(target: Object, patch: Object) -> Object:

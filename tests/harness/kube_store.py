@@ -125,6 +125,11 @@ class Store:
             raise Refused(404, "NotFound", f'{resource.title} "{key[1]}" not found', name=key[1], kind=resource.plural)
         return found
 
+    def keys(self, resource: Resource, namespace: str = "") -> list[Key]:
+        """The keys of `list`."""
+        with self.lock:
+            return [key for key in sorted(self._objects[resource]) if namespace in ("", key[0])]
+
     def list(self, resource: Resource, namespace: str = "") -> tuple[int, list[Object]]:
         """The version, and the objects of a namespace or of all, in the order of their keys."""
         with self.lock:

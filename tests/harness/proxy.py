@@ -60,7 +60,7 @@ class Proxy:
             self.write(name, text)
         self.access_log = folder / "access.log"
         self.stderr = folder / "stderr"
-        command = [sys.executable, "-m", "proxy", "serve", "--ingress", str(self.manifests)]
+        command = [sys.executable, "-m", "proxy", *self.command()]
         command += ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", str(workers)]
         command += ["--access-log", str(self.access_log)]
         command += ["--https", "127.0.0.1:0"] if https else []
@@ -83,6 +83,10 @@ class Proxy:
                 self.kill()
                 raise
 
+    def command(self) -> list[str]:
+        """The command and what it serves."""
+        return ["serve", "--ingress", str(self.manifests)]
+
     def _await_ready(self) -> None:
         deadline = time.monotonic() + START
         while not _READY.search(self.said()):
@@ -91,10 +95,14 @@ class Proxy:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the proxy is not ready after {START:g} s:\n{self.said()}")
             time.sleep(0.01)
-        self.listeners = {kind: (host, int(port)) for kind, host, port in _LISTENER.findall(self.said())}
+        self.find_listeners()
         poll.until(lambda: self.admin("/readyz")[0] == 200, "/readyz")
 
     # Where it is, what it says.
+
+    def find_listeners(self) -> None:
+        """Take the listeners from what it has said so far; one that was started to get ready has them already."""
+        self.listeners = {kind: (host, int(port)) for kind, host, port in _LISTENER.findall(self.said())}
 
     @property
     def address(self) -> tuple[str, int]:

@@ -63,20 +63,21 @@ class Access:
 
         configuration: Any = Configuration()
         configuration.connection_pool_maxsize = 0  # no limit: each watch holds a connection, and watches are counted
-        with tempfile.TemporaryDirectory(prefix="spanway-") as folder:
-            try:
-                if self._kubeconfig is None:
-                    self._read_account(configuration)
-                else:
-                    await self._read_kubeconfig(self._kubeconfig, configuration, folder)
+        try:
+            if self._kubeconfig is None:
+                self._read_account(configuration)  # no file is written: a pod may have no place for one
                 client = RESTClientObject(configuration)
-            except OSError as problem:  # ssl.SSLError is one
-                reason = problem.strerror or "a certificate or key in it cannot be used"
-                raise SettingsError(f"{self.origin}: {reason}; check the certificates it names") from None
-            finally:
-                # Keys from the kubeconfig lie in files only while OpenSSL reads them, and the library's memory of
-                # these files must not outlive them.
-                kube_config._cleanup_temp_files()  # noqa: SLF001 - it offers no other way
+            else:
+                # Keys from the kubeconfig lie in files only while OpenSSL reads them.
+                with tempfile.TemporaryDirectory(prefix="spanway-") as folder:
+                    await self._read_kubeconfig(self._kubeconfig, configuration, folder)
+                    client = RESTClientObject(configuration)
+        except OSError as problem:  # ssl.SSLError is one
+            reason = problem.strerror or "a certificate or key in it cannot be used"
+            raise SettingsError(f"{self.origin}: {reason}; check the certificates it names") from None
+        finally:
+            # The library's memory of these files must not outlive them.
+            kube_config._cleanup_temp_files()  # noqa: SLF001 - it offers no other way
         self._configuration = configuration
         return client
 
@@ -84,9 +85,11 @@ class Access:
         """The fields that log us in, "" before `open`; the service account's token as its file has it now."""
         if self._configuration is None:
             return {}
+        from kubernetes_asyncio.config.config_exception import ConfigException
+
         try:
             found = await self._configuration.auth_settings()
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, ConfigException) as problem:
             raise SettingsError(f"{self.origin}: its token cannot be read ({type(problem).__name__})") from None
         token = found.get("BearerToken", {}).get("value")
         return {"Authorization": str(token).strip()} if token else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -17,6 +17,7 @@ import aiohttp
 from proxy import __version__
 from proxy.control.cluster.faults import ApiFault, Garbled, Unauthorized, Unreachable, fault_of
 from proxy.control.cluster.lines import Lines
+from proxy.control.cluster.spans import untraced
 from proxy.errors import SettingsError
 from proxy.settings import MIB
 
@@ -74,19 +75,19 @@ class Client:
         if rest is not None:
             await rest.close()
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None, most: int = ANSWER) -> bytes:
-        """The body of an answer of at most ``most`` bytes. Raises `ApiFault`."""
-        async with self._call("GET", path, query) as response:
-            return await _body(f"get {path}", response, most)
+    async def get(self, path: str, *, quiet: bool = False) -> bytes:
+        """One object. Raises `ApiFault`. A ``quiet`` call is no span: for what is asked every other second."""
+        async with self._call("GET", path, None, "get", quiet=quiet) as response:
+            return await _body(f"get {path}", response, ANSWER)
 
     async def page(self, path: str, query: Mapping[str, str]) -> bytes:
         """One page of a list."""
         async with self._call("GET", path, query, "list") as response:
             return await _body(f"list {path}", response, PAGE)
 
-    async def send(self, method: str, path: str, document: Any, form: str = JSON) -> bytes:
+    async def send(self, method: str, path: str, document: Any, form: str = JSON, *, quiet: bool = False) -> bytes:
         """POST, PUT or PATCH a document (plain JSON values); the body of the answer."""
-        async with self._call(method, path, None, document=document, form=form) as response:
+        async with self._call(method, path, None, document=document, form=form, quiet=quiet) as response:
             return await _body(f"{method} {path}", response, ANSWER)
 
     @asynccontextmanager
@@ -113,6 +114,7 @@ class Client:
         verb: str = "",
         document: Any = None,
         form: str = JSON,
+        quiet: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A call's answer, if it is a success."""
         what = f"{verb or method} {path}"
@@ -129,15 +131,16 @@ class Client:
                 **await self.access.headers(),
             }
             async with asyncio.timeout(CALL):
-                response: aiohttp.ClientResponse = await rest.request(
-                    method,
-                    f"{self.access.server}{path}",
-                    query_params=dict(query) if query else None,
-                    headers=headers,
-                    body=document,
-                    _preload_content=False,
-                    _request_timeout=timeout,
-                )
+                with untraced() if quiet and self._trace is not None else nullcontext():
+                    response: aiohttp.ClientResponse = await rest.request(
+                        method,
+                        f"{self.access.server}{path}",
+                        query_params=dict(query) if query else None,
+                        headers=headers,
+                        body=document,
+                        _preload_content=False,
+                        _request_timeout=timeout,
+                    )
         except TimeoutError:
             raise Unreachable(what, f"no answer within {CALL:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as problem:
@@ -152,8 +155,7 @@ class Client:
                 raise fault
             yield response
         finally:
-            # Also in the middle of a body: the connection is not used again then.
-            response.close() if not response.content.at_eof() else response.release()
+            _leave(response)
 
     async def _log_in_again(self) -> None:
         """Tokens and certificates may have been renewed: read them, but not in a hurry."""
@@ -189,6 +191,17 @@ async def _lines(
             heard = time.monotonic()
         elif time.monotonic() - heard >= silence:
             raise Unreachable(what, f"no line has ended for {silence:g} s")
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back; in the middle of a body, end it without waiting for the server to agree (TLS)."""
+    if response.content.at_eof():
+        response.release()
+        return
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 async def _fault(what: str, response: aiohttp.ClientResponse) -> ApiFault:

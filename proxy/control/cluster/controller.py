@@ -71,8 +71,10 @@ class Controller:
         environ: Mapping[str, str] | None = None,
         say: Callable[[str], None] = _say,
     ) -> None:
-        """``sink`` serves tables. ``trace`` makes spans of the calls to the API server, ``chronicle`` a
-        trace of each generation. Raises `SettingsError`."""
+        """``sink`` serves tables. ``trace`` makes spans of the calls to the API server, ``chronicle`` of generations.
+
+        Raises `SettingsError`.
+        """
         self._settings = settings
         self._environ = os.environ if environ is None else environ
         self._sink = sink
@@ -134,6 +136,7 @@ class Controller:
         finally:
             # Also where there was no time for it before: the workers may be gone sooner than the Lease.
             await asyncio.wait([loop.create_task(self._resign()) if resigning is None else resigning], timeout=_LEAVE)
+            await self.publisher.close()
             await self._client.close()
 
     def waits(self) -> tuple[str, ...]:

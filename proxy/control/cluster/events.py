@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.control.cluster.client import MERGE_PATCH
-from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound
+from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound, refused
 from proxy.control.cluster.kinds import EVENT, VERSIONS
 from proxy.control.cluster.pace import Backoff, Bucket
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.control.cluster.intake import Owner
     from proxy.control.problem import Problem
 
+ABOUT: Final = ("Ingress", "Secret")  # whoever wrote another kind did not write it for us
 COMPONENT: Final = "spanway"
 RATE: Final = 5.0  # Events a second; client-go's recorder allows less per object, but its bursts are per object too
 BURST: Final = 100
@@ -116,7 +117,7 @@ class Events:
         say: Callable[[str], None],
         instance: str,
         bucket: Bucket | None = None,
-        settle: float = SETTLE,
+        settle: float | None = None,
     ) -> None:
         """``owner`` finds an object by kind, namespace and name."""
         self.writes = 0
@@ -128,7 +129,7 @@ class Events:
         self._say = say
         self._instance = instance
         self._bucket = bucket or Bucket(RATE, BURST)
-        self._settle = settle
+        self._settle = SETTLE if settle is None else settle
         self._told: dict[Problem, _Told] = {}
         self._wake = asyncio.Event()
         self._complained = False
@@ -139,7 +140,7 @@ class Events:
     def problems(self, found: Iterable[Problem]) -> None:
         """Everything that is wrong now (a listener of `control.publish.Publisher`)."""
         now = time.monotonic()
-        current = {problem for problem in found if problem.kind in VERSIONS and problem.name}
+        current = {problem for problem in found if problem.kind in ABOUT and problem.name}
         for problem, told in self._told.items():
             if told.stands and problem not in current:
                 told.stands = False
@@ -215,6 +216,7 @@ class Events:
                 self._complained = True
                 hint = "; grant create and patch on events" if isinstance(fault, Forbidden) else ""
                 self._say(f"Events cannot be written: {fault}{hint}")
+            told.written = refused(fault)
             return fault
         told.written = True
         self._complained = False

@@ -73,6 +73,11 @@ class Garbled(ApiFault):
     """An answer that is not what the API promises: no JSON, too large, another shape."""
 
 
+def refused(fault: ApiFault) -> bool:
+    """Whether asking the same again is in vain: what was sent is not what the server takes."""
+    return fault.code in (400, 405, 413, 415, 422)
+
+
 class _Status(msgspec.Struct):
     """meta/v1 Status, as far as it is used."""
 

@@ -154,7 +154,9 @@ class Following:
     ) -> None:
         counters = self._of(resource.kind)
         pulse = counters.join()
-        intake = Intake(resource.kind, self._objects, self._took, pulse, looks.get(resource.kind), self._refused)
+        ours = self._mine if resource is INGRESS else None
+        look = looks.get(resource.kind)
+        intake = Intake(resource.kind, self._objects, self._took, pulse, look, self._refused, ours)
         self._intakes.append(intake)
         self._reflectors.append(
             Reflector(
@@ -169,6 +171,9 @@ class Following:
                 before=before,
             )
         )
+
+    def _mine(self, item: Object) -> bool:
+        return isinstance(item, Ingress) and self._selects(item)
 
     def _selects(self, ingress: Ingress) -> bool:
         return selects(ingress, self._choices, View(self._objects))

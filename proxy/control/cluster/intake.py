@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from proxy.control.cluster.counters import Pulse
     from proxy.control.cluster.wire import Head
+    from proxy.control.objects import Object
     from proxy.control.store import Objects
 
 _log = logging.getLogger(__name__)
@@ -55,14 +56,16 @@ class Intake:
         pulse: Pulse,
         look: Look | None = None,
         refused: Callable[[], None] | None = None,
+        ours: Callable[[Object], bool] | None = None,
     ) -> None:
-        """``refused`` is called when `problems` is another than before."""
+        """``refused`` is called when `problems` changes; ``ours`` says whose mistakes are our business."""
         self.kind: Final = kind
         self._objects = objects
         self._changed = changed
         self._pulse = pulse
         self._look = look
         self._refused = refused
+        self._ours = ours
         self._known: dict[Key, str] = {}  # resourceVersion of everything the API server has here
         self._unusable: dict[Key, tuple[Problem, ...]] = {}
         self._owners: dict[Key, Owner] = {}  # of those
@@ -146,7 +149,8 @@ class Intake:
         if self._look is not None:
             self._look(key, raw)
         if subject.broken:
-            self._set_aside(key, tuple(subject.problems), head)
+            mine = self._ours is None or self._ours(item)
+            self._set_aside(key, tuple(subject.problems) if mine else (), head)
             return
         self._restore(key)
         lag = lag_of(verb, head, received, self._trigger(key))

@@ -133,7 +133,7 @@ class Leader:
 
     async def _read(self) -> Any:
         try:
-            return lease_of(await self._client.get(LEASE.path(self._namespace, self._name)))
+            return lease_of(await self._client.get(LEASE.path(self._namespace, self._name), quiet=True))
         except NotFound:
             return None
 
@@ -142,6 +142,6 @@ class Leader:
         deadline = self._election.timing.deadline
         try:
             async with asyncio.timeout(deadline):
-                return await self._client.send(method, LEASE.path(self._namespace, name), document)
+                return await self._client.send(method, LEASE.path(self._namespace, name), document, quiet=True)
         except TimeoutError:
             raise ApiFault("lease", f"no answer within {deadline:g} s") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     import aiohttp
@@ -40,6 +41,13 @@ def trace_config(provider: TracerProvider) -> aiohttp.TraceConfig:
         request_hook=named,
         sem_conv_opt_in_mode=_StabilityMode.HTTP,
     )
+
+
+def untraced() -> AbstractContextManager[None]:
+    """Calls within it are no spans. Only where `trace_config` was called before."""
+    from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+
+    return cast("AbstractContextManager[None]", suppress_http_instrumentation())
 
 
 def template(path: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.control.cluster.addresses import Points, of_ingress, patch
 from proxy.control.cluster.client import MERGE_PATCH
-from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound
+from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound, refused
 from proxy.control.cluster.kinds import INGRESS
 from proxy.control.cluster.pace import Backoff, Bucket
 from proxy.control.cluster.wire import Unreadable, head_of
@@ -153,7 +153,8 @@ class Status:
             return None
         except ApiFault as problem:
             self.faults += 1
-            self._due[key] = None
+            if not refused(problem):
+                self._due[key] = None
             if not self._told:
                 self._told = True
                 hint = "; grant patch on ingresses/status" if isinstance(problem, Forbidden) else ""

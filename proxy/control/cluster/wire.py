@@ -121,7 +121,10 @@ def object_of(kind: str, raw: bytes | msgspec.Raw) -> Object:
         pass  # mostly a null
     except _WRONG as problem:
         raise Unreadable(f"is no JSON object ({type(problem).__name__})") from None
-    value = _without_nulls(msgspec.json.decode(raw))
+    try:
+        value = _without_nulls(msgspec.json.decode(raw))
+    except _WRONG as problem:
+        raise Unreadable(f"is no JSON object ({type(problem).__name__})") from None
     try:
         item: Object = msgspec.convert(value, KINDS[kind][1])
     except msgspec.ValidationError as problem:
