@@ -149,6 +149,7 @@ def tokens(value: bytes) -> list[bytes]:
     return [item for part in value.lower().split(b",") if (item := part.strip(b" \t"))]
 
 
-def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """The field lines whose names are not in ``names`` (lower-case)."""
-    return [line for line in lines if line[: line.index(b":")].lower() not in names]
+def without(fields: bytes, names: set[bytes]) -> bytes:
+    """The field lines, each with its CRLF, whose names are not in ``names`` (lower-case)."""
+    lines = fields.split(b"\r\n")[:-1]
+    return b"".join([line + b"\r\n" for line in lines if line[: line.index(b":")].lower() not in names])
