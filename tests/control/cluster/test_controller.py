@@ -468,11 +468,12 @@ async def test_an_unsupported_annotation_is_told(fake: FakeApiServer) -> None:
     annotations = {
         "nginx.ingress.kubernetes.io/configuration-snippet": "return 200;",
         "nginx.ingress.kubernetes.io/proxy-body-size": "big",
+        "nginx.ingress.kubernetes.io/enable-cors": "true",
     }
     fake.store.put(ingress("web", metadata={"annotations": annotations}))
     async with running(fake) as one:
-        wanted = [("Ingress", "web", "IgnoredAnnotation"), ("Ingress", "web", "InvalidAnnotation")]
-        await settled(lambda: one.events() == wanted, "two Events")
+        reasons = ["IgnoredAnnotation", "InvalidAnnotation", "InvalidAnnotation"]
+        await settled(lambda: one.events() == [("Ingress", "web", reason) for reason in reasons], "three Events")
 
 
 # The end.
