@@ -66,7 +66,9 @@ class Following:
         self._reflectors: list[Reflector] = []
         self._by_name = False  # IngressClasses may not be read
         cluster = settings.cluster
-        self.secrets = Secrets(client, objects, self._of("Secret"), self._took, self._told, silence=cluster.silence)
+        self.secrets = Secrets(
+            client, objects, self._of("Secret"), self._took, self._told, self._left, silence=cluster.silence
+        )
         space = cluster.watch_namespace
         self._add(INGRESS, space, looks, before=self._secrets_first)
         self._add(INGRESS_CLASS, "", looks, optional=bool(space))
@@ -219,8 +221,8 @@ class Following:
         """A scope cannot be followed, or can be again."""
         by_name = scope.resource is INGRESS_CLASS and bool(self._settings.cluster.watch_namespace)
         if fault is None:
-            if self._faults.pop(scope, None) is not None:
-                self._say(f"{scope}: followed again")
+            if self._faults.pop(scope, None) is not None and not self._faults:
+                self._say("everything is followed again")
             if by_name and self._by_name:
                 self._go_by_object()
         else:
@@ -228,6 +230,10 @@ class Following:
             if by_name and isinstance(fault, Forbidden):
                 self._go_by_name()
         self._refused()
+
+    def _left(self, scope: Scope) -> None:
+        """Nobody asks for a Secret any more, so that it cannot be followed is nothing to tell."""
+        self._faults.pop(scope, None)
 
     def _go_by_name(self) -> None:
         """Stand an IngressClass in for the one that may not be read, so that its name alone counts."""
