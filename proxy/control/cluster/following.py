@@ -97,11 +97,14 @@ class Following:
 
     def waits(self) -> tuple[str, ...]:
         """What the first whole list is missing for, one sentence each."""
-        return tuple(
+        found = [
             f"{reflector.scope} not yet listed: {self._faults.get(reflector.scope) or 'waiting for the API server'}"
             for reflector in self._reflectors
             if not reflector.synced.is_set()
-        )
+        ]
+        if self.secrets.waiting:
+            found.append(f"{self.secrets.waiting} Secrets that Ingresses name not yet read")
+        return tuple(found)
 
     def problems(self) -> list[Problem]:
         """What cannot be followed, and objects that cannot be used."""

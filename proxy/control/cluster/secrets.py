@@ -103,6 +103,11 @@ class Secrets:
         for key in before - now:
             self._leave(key)
 
+    @property
+    def waiting(self) -> int:
+        """How many of those that are named have not been asked for yet."""
+        return sum(not one.synced for one in self._followed.values())
+
     def known(self, keys: Iterable[Key]) -> bool:
         """Whether each of these has been asked for."""
         return all((one := self._followed.get(key)) is not None and one.synced for key in keys)

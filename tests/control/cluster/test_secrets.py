@@ -174,7 +174,9 @@ async def test_a_server_that_is_away_is_waited_for(fake: FakeApiServer, client: 
         task = asyncio.get_running_loop().create_task(kept.secrets.sync())
         await settled(lambda: kept.told != [])
         assert not task.done()
+        assert kept.secrets.waiting == 1
         await asyncio.to_thread(fake.start)
         async with asyncio.timeout(5):
             await task
         assert kept.names == {"a"}
+        assert kept.secrets.waiting == 0
