@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from benchmarks import collector, peers
-from benchmarks.machine import Cpus
-from benchmarks.peers import Peer, Place
+from benchmarks.measure import certificate, collector
+from benchmarks.measure.collector import Sink
+from benchmarks.measure.machine import Cpus
+from benchmarks.peers import upstream
+from benchmarks.peers.base import Peer, Place, needed
+from benchmarks.peers.catalogue import DIRECT, VARIANTS
+from tests.real.process import Process
 
-NGINX: Final = "nginx"
-TRACED: Final = "spanway"
-UNTRACED: Final = "spanway-untraced"
-ANSWER: Final = 430  # bytes: a small JSON answer
+LIMIT: Final = 120.0  # seconds that a load may take beyond its own time
 
 
 class Lab:
-    """A context manager; what it starts ends with it. ``answer`` is the size of the upstream's answer in bytes."""
+    """A context manager; what it starts ends with it.
 
-    def __init__(self, folder: Path, *, answer: int = ANSWER, prefer_jaeger: bool = True) -> None:
+    ``seconds`` is how long one load lasts, ``answer`` the size of the upstream's answer in bytes.
+    """
+
+    def __init__(
+        self, folder: Path, *, seconds: float = 5.0, answer: int = upstream.ANSWER, prefer_jaeger: bool = True
+    ) -> None:
         raise_file_limit()
-        self.cpus = Cpus.choose()
+        self.cpus: Final = Cpus.choose()
         self.folder: Final = folder
-        self.files: Final = folder / "upstream" / "root" / "files"
+        self.seconds: Final = seconds
+        self.wrk: Final = needed("wrk")
+        self.facts: Final[dict[str, float]] = {}  # what one scenario learned once and asks again
+        self.rounds: Final[dict[str, list[float]]] = {}  # the same, of many rounds
+        self._sinks: dict[float, Sink] = {}
         self._started = 0
         self._ends = contextlib.ExitStack()
-        self.wrk = peers.needed("wrk")
+        self.certificate: Final = certificate.make(folder / "certificate")
         try:
-            self.upstream = peers.start_upstream(folder / "upstream", self.cpus.others, answer)
+            self.upstream: Final = upstream.start(folder / "upstream", self.cpus.others, answer)
             self._ends.callback(self.upstream.stop)
-            self.files.mkdir()
-            self.collector = collector.start(folder / "collector", self.cpus.others, prefer_jaeger=prefer_jaeger)
+            self.collector: Final = collector.start(folder / "collector", self.cpus.others, prefer_jaeger=prefer_jaeger)
             self._ends.callback(self.collector.stop)
         except BaseException:
             self._ends.close()
@@ -45,22 +55,65 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._ends.close()
 
-    def start(self, name: str, upstream: int = 0) -> Peer:
-        """A fresh proxy by the name of one of `VARIANTS`, in front of the bench's upstream or of another port."""
+    def __repr__(self) -> str:
+        return f"Lab({self.folder}, {self.cpus}, {self._started} peers started)"
+
+    def start(self, name: str, **changes: Any) -> Peer:
+        """A fresh proxy by its variant's name; ``changes`` are fields of `Place`. Raises `Unfit`."""
+        if name == DIRECT:
+            return self.upstream
         self._started += 1
-        place = Place(self.folder / f"peer-{self._started}", self.cpus.proxy, upstream or self.upstream.port)
-        peer = VARIANTS[name](name, place, self.collector.endpoint)
+        place = self.place(f"{self._started}-{name}", **changes)
+        peer = VARIANTS[name].start(VARIANTS[name], place)
         self._ends.callback(peer.stop)
         return peer
 
+    def place(self, folder: str, **changes: Any) -> Place:
+        """Where a peer would run."""
+        path = self.folder / "peers" / folder
+        path.mkdir(parents=True)
+        values: dict[str, Any] = {
+            "cpus": str(self.cpus.proxy),
+            "upstream": self.upstream.port,
+            "grpc": self.collector.grpc,
+            "http": self.collector.http,
+            "certificate": self.certificate,
+        }
+        return Place(folder=path, **(values | changes))
 
-VARIANTS: Final[dict[str, Callable[[str, Place, str], Peer]]] = {
-    NGINX: lambda name, place, _: peers.start_nginx(name, place),
-    "nginx-again": lambda name, place, _: peers.start_nginx(name, place),  # how far from 1 the ratio of two equals is
-    "haproxy": lambda name, place, _: peers.start_haproxy(name, place),
-    TRACED: peers.start_spanway,
-    UNTRACED: lambda name, place, endpoint: peers.start_spanway(name, place, endpoint, traced=False),
-}
+    def load(self, command: Sequence[str | Path], seconds: float) -> str:
+        """Run a load generator on its CPU and return what it printed; raises RuntimeError when it hangs."""
+        return self.run(["taskset", "--cpu-list", str(self.cpus.load), *map(str, command)], seconds)
+
+    def run(self, command: Sequence[str], seconds: float, cwd: Path | None = None) -> str:
+        """Run a program that should take ``seconds``; raises RuntimeError when it takes `LIMIT` more."""
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=seconds + LIMIT,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                cwd=cwd,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{command[0]} did not end within {seconds + LIMIT:.0f} s") from error
+        return done.stdout + done.stderr
+
+    def background(self, name: str, command: Sequence[str | Path], **options: Any) -> Process:
+        """Start a helper that ends with the bench."""
+        self._started += 1
+        process = Process(name, command, self.folder / f"{self._started}-{name}.log", **options)
+        self._ends.callback(process.stop)
+        return process
+
+    def sink(self, delay: float = 0.0) -> Sink:
+        """A collector that counts bytes, started once for each delay (seconds)."""
+        if delay not in self._sinks:
+            self._sinks[delay] = Sink(self.folder / f"sink-{delay}", self.cpus.others, delay)
+            self._ends.callback(self._sinks[delay].stop)
+        return self._sinks[delay]
 
 
 def raise_file_limit() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from proxy.errors import Fault, Kind
 from proxy.net.clock import NEVER
+from proxy.net.now import time_ns
 from proxy.response import DONE, HEAD, STATES, TUNNEL, Response
-from proxy.trace import ids
+from proxy.retries import may_ask_another
+from proxy.trace.ids import span_id
 
 if TYPE_CHECKING:
     from proxy.balance.endpoint import Endpoint
@@ -21,11 +22,12 @@ class Attempt(Response):
 
     __slots__ = ("abandoned",)
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
-        Response.__init__(self, exchange, endpoint)
+    def prepare(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
+        self.attach(exchange, endpoint)
         self.connection = None
         self.abandoned = False
-        self.span_id = ids.span_id()
+        self.span_id = span_id()
         self.start_ns = start_ns
         self.resend = resend
         self.scheme = endpoint.scheme
@@ -49,7 +51,7 @@ class Attempt(Response):
 
     def connected(self, upstream: Upstream) -> None:
         """A connection opened or freed for this attempt."""
-        self.send(upstream, time.time_ns())
+        self.send(upstream, time_ns())
 
     def not_connected(self, fault: Fault) -> None:
         """No connection could be had."""
@@ -72,7 +74,7 @@ class Attempt(Response):
         if not exchange.request_done:
             exchange.resume_downstream()
         # One stamp, before the write: the kernel may run the upstream before it returns to us, and that is its time.
-        self.write_ns = self.sent_ns = now = time.time_ns()
+        self.write_ns = self.sent_ns = now = time_ns()
         upstream.transport.write(payload)
         upstream.bytes_out += len(payload)
         self.request_end = upstream.sent()
@@ -91,7 +93,7 @@ class Attempt(Response):
         if self.state == TUNNEL:
             upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
             return
-        self.sent_ns = time.time_ns()
+        self.sent_ns = time_ns()
         self.request_end = upstream.sent()
         if exchange.upload is not None:
             exchange.upload.sent()
@@ -134,7 +136,7 @@ class Attempt(Response):
         assert upstream is not None  # noqa: S101 - a borrower has its connection
         exchange = self.exchange
         self.state = DONE
-        self.end_ns = now = time.time_ns()
+        self.end_ns = now = time_ns()
         self.response_end = upstream.seen()
         endpoint = self.endpoint
         endpoint.in_flight -= 1
@@ -143,10 +145,11 @@ class Attempt(Response):
         endpoint.succeeded(self.first_byte_ns - self.write_ns, exchange.worker.clock.now)
         if exchange.downstream.stalled:
             upstream.transport.resume_reading()  # it was paused for this response's sake
+        pool = upstream.pool
         if self.keep and exchange.request_done:
-            upstream.pool.give(upstream)
+            pool.give(upstream)
         else:
-            upstream.pool.discard(upstream)
+            pool.discard(upstream)
         exchange.complete(now)
 
     def end_writing(self) -> bool:
@@ -162,7 +165,7 @@ class Attempt(Response):
         upstream = self.upstream
         if self.state != DONE and upstream is not None:
             self.state = DONE
-            self.end_ns = time.time_ns()
+            self.end_ns = time_ns()
             self.endpoint.in_flight -= 1
             self.response_end = upstream.seen()
             upstream.pool.discard(upstream)
@@ -182,10 +185,19 @@ class Attempt(Response):
         self._release()
         self.exchange.attempt_failed(self, fault)
 
+    def given_up(self) -> bool:
+        """Give this response up for another attempt (proxy-next-upstream: http_503), where one may be made."""
+        exchange = self.exchange
+        if not may_ask_another(exchange, self):
+            return False
+        self._release()
+        exchange.again()
+        return True
+
     def _release(self) -> None:
         self.state = DONE
         self.abandoned = True
-        self.end_ns = time.time_ns()
+        self.end_ns = time_ns()
         self.endpoint.in_flight -= 1
         upstream = self.upstream
         if upstream is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from proxy import __version__
+from proxy import build as form
 from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups, sections
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
@@ -109,7 +110,7 @@ def build() -> Parser:
         description="An ingress proxy that traces every request through every layer it crosses.",
         epilog="'spanway COMMAND --help' says more. Every setting: docs/settings.md.",
     )
-    parser.add_argument("--version", action="version", version=f"spanway {__version__}")
+    parser.add_argument("--version", action="version", version=f"spanway {__version__} ({form()})")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:

@@ -53,6 +53,7 @@ class Kind(enum.Enum):
     BAD_TARGET = FaultRow("bad_target", 400, _D, _NO, "The request target is malformed.")
     BAD_FRAMING = FaultRow("bad_framing", 400, _D, _NO, "The request's body framing is ambiguous or malformed.")
     BAD_PROXY_HEADER = FaultRow("bad_proxy_header", 0, _D, _NO, "The PROXY protocol header is malformed.")
+    SOURCE_REFUSED = FaultRow("source_refused", 403, _D, _NO, "Requests from this address are not served here.")
     NO_ROUTE = FaultRow("no_route", 404, _D, _NO, "No Ingress rule matches this host and path.")
     METHOD_NOT_ALLOWED = FaultRow("method_not_allowed", 405, _D, _NO, "This method is not forwarded.")
     REQUEST_TIMEOUT = FaultRow("request_timeout", 408, _D, _NO, "The request did not arrive in time.")
@@ -81,6 +82,7 @@ class Kind(enum.Enum):
     # What the proxy did.
     DRAINING = FaultRow("draining", 503, _I, _NO, "The proxy is shutting down.")
     OVERLOADED = FaultRow("overloaded", 503, _I, _NO, "The proxy has reached a limit of its own.")
+    ROUTE_CLOSED = FaultRow("route_closed", 503, _I, _NO, "The Ingress asks for a protection that cannot be given.")
     INTERNAL = FaultRow("internal", 500, _I, _NO, "The proxy failed; its log says how.")
 
     @property

@@ -7,37 +7,40 @@ access-log record.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.admission import admit, trace
+from proxy.admission import act, admit, trace
 from proxy.attempt import Attempt
-from proxy.errors import Fault, Kind, Retry
-from proxy.forward import may_keep, request_head
-from proxy.http1.scan import RequestHead
+from proxy.errors import Fault, Kind
+from proxy.forward import may_keep, own_lines, request_head
+from proxy.http1.compose import request
+from proxy.http1.head import RequestHead
 from proxy.net.clock import NEVER
+from proxy.net.now import time_ns
 from proxy.relay import answers
 from proxy.relay.upload import REPLAYED, Upload
 from proxy.request import Request
+from proxy.retries import may_retry
 
 if TYPE_CHECKING:
-    from proxy.accept.downstream import Downstream
+    from proxy.connection import Connection
     from proxy.route.table import Route
+    from proxy.trace.record import AttemptRecord
     from proxy.worker import Worker
 
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE", b"QUERY"))
-_TIMEOUTS: Final = (Kind.UPSTREAM_TIMEOUT, Kind.CONNECT_TIMEOUT)
+_ROUTED: Final = (Kind.NO_ROUTE, Kind.SOURCE_REFUSED)  # whose requests are well-formed, so that the next may follow
 _MANY_CHUNKS: Final = 512  # in one read, some 0.5 ms of the loop: then the others have their turn
 _REFUSED: Final = frozenset((b"TRACE", b"CONNECT"))
 
 
 class Exchange(Request):
-    """See the module. Made by the downstream connection, which calls `begin` or `refuse` once."""
+    """See the module. Made by the downstream connection, which calls `prepare`, then `begin` or `refuse`, once."""
 
     __slots__ = ("_finished", "_flushing", "_key", "_prefix")
 
-    def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
-        Request.__init__(self, downstream, worker, start_ns, entry_ns)
+    def prepare(self, downstream: Connection, worker: Worker, start_ns: int, entry_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
+        Request.prepare(self, downstream, worker, start_ns, entry_ns)
         self._finished = False
         self._flushing = False
         self._key = b""
@@ -55,10 +58,10 @@ class Exchange(Request):
         worker = self.worker
         try:
             admit(self, head)
-            self.admit_ns = time.time_ns()
+            self.admit_ns = time_ns()
             self.route = route = worker.table.match(self.host, self.path)
-            self.route_ns = time.time_ns()
-            trace(self, None if route is None else route.sample_ratio)
+            self.route_ns = time_ns()
+            trace(self, route)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
                 return
@@ -66,14 +69,19 @@ class Exchange(Request):
                 raise Fault(Kind.METHOD_NOT_ALLOWED, head.method.decode("ascii"))
             if route is None:
                 raise Fault(Kind.NO_ROUTE, f"{self.host!r} {self.path!r}")
+            if route.actions is not None:
+                redirect = act(self, route.actions)
+                if redirect is not None:
+                    self._answer(redirect[0], *answers.redirect(*redirect))
+                    return
             self.read_timeout = route.read_timeout
             self.send_timeout = route.send_timeout
             if not self.request_done:
                 self._begin_body(route)
             self._prefix = request_head(self)
-            key = route.backend.key
-            if key is not None:
-                self._key = key(self)
+            backend = route.backend
+            if backend.key is not None:
+                self._key = backend.key(self)
         except Fault as fault:
             self.fail(fault)
             return
@@ -81,7 +89,7 @@ class Exchange(Request):
 
     def refuse(self, fault: Fault, method: bytes, target: bytes) -> None:
         """End a request whose head could not be read; what could be told of it goes to the span."""
-        self.head = RequestHead(method, target, 1, [], {})
+        self.head = RequestHead(method, target, 1, b"", {})
         self.method = method
         self.path, _, self.query = target.partition(b"?")
         self.fail(fault)
@@ -92,11 +100,13 @@ class Exchange(Request):
         assert route is not None  # noqa: S101 - begin has set it
         attempts = self.attempts
         tried = [each.endpoint for each in attempts] if attempts else ()
-        endpoint = route.backend.pick(self._key, tried)
+        backend = route.backend
+        endpoint = backend.pick(self._key, tried)
         if endpoint is None:
             self.fail(Fault(Kind.NO_ENDPOINT, route.spec.backend))
             return
-        self.attempt = attempt = Attempt(self, endpoint, len(tried), entry_ns if tried else self.route_ns)
+        self.attempt = attempt = Attempt.__new__(Attempt)
+        attempt.prepare(self, endpoint, len(attempts), entry_ns if attempts else self.route_ns)
         pool = endpoint.pool
         if pool is None:
             pool = self.worker.open_pool(endpoint)
@@ -106,26 +116,23 @@ class Exchange(Request):
         if upstream is not None:
             attempt.send(upstream, entry_ns)
             return
-        self.self_ns += time.time_ns() - entry_ns
+        self.self_ns += time_ns() - entry_ns
         pool.connect(attempt, route.connect_timeout)
 
-    def request_bytes(self, attempt: Attempt) -> bytes:
+    def request_bytes(self, attempt: AttemptRecord) -> bytes:
         """The head, with this attempt's span as the parent, and what there is of the body."""
         worker = self.worker
         if self.recorded:
             context = worker.propagation.inject(self.trace_id, attempt.span_id, self.flags, self.tracestate)
-            if self.other_context:
-                context += self.other_context
+            others = self.other_context
         else:
-            context = worker.unrecorded_context(self)
-        if self.upload is not None:
-            return b"%b%b\r\n%b" % (self._prefix, context, self.upload.so_far())
-        return b"%b%b\r\n" % (self._prefix, context)
+            context, others = worker.unrecorded_context(self), b""
+        return request(self._prefix, context, others, b"" if self.upload is None else self.upload.so_far())
 
     # The request's body
 
     def _begin_body(self, route: Route) -> None:
-        self.upload = Upload(self.framing, route.body_limit, self.worker.limits.chunk_extensions, self.wants_trailers)
+        self.upload = Upload(self.framing, route.body_limit, self.worker.bounds.chunk_extensions, self.wants_trailers)
         data = self.downstream.take()
         if data:
             self.expects = False
@@ -157,7 +164,7 @@ class Exchange(Request):
             return
         if self._flushing and not self.keep:
             return  # the answer is written, and nothing more of this client is read
-        entry = time.time_ns()
+        entry = time_ns()
         self.continued()  # the body comes, whether or not the upstream has asked for it
         try:
             wire = self._take_body(data)
@@ -170,14 +177,14 @@ class Exchange(Request):
                 attempt.write(wire)
         elif self.request_body_size > REPLAYED:
             self.pause_downstream()
-        self.self_ns += time.time_ns() - entry
+        self.self_ns += time_ns() - entry
 
     def _set_body_deadline(self) -> None:
         downstream = self.downstream
         if not downstream.stalled:  # else the deadline is that of the response, which it does not take
             # With a 100 still to come it is the upstream who is waited for.
             waits = self.request_done or self.expects
-            downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.timeouts.body
+            downstream.deadline = NEVER if waits else self.worker.clock.now + self.worker.bounds.body
 
     def pause_downstream(self) -> None:
         """The upstream does not keep up: stop reading the body."""
@@ -205,13 +212,13 @@ class Exchange(Request):
         if attempt is not None and attempt.upstream is not None and not self._flushing:
             attempt.upstream.transport.pause_reading()
             attempt.upstream.deadline = NEVER
-        self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
+        self.downstream.deadline = self.worker.clock.now + self.worker.bounds.send
 
     def client_resumed(self) -> None:
         """The client has read what was waiting."""
         self.downstream.deadline = NEVER
         if self._flushing:
-            self.finish(time.time_ns())
+            self.finish(time_ns())
             return
         attempt = self.attempt
         if attempt is not None and attempt.upstream is not None and not self._finished:
@@ -225,7 +232,7 @@ class Exchange(Request):
         """The whole response has been read and written."""
         if self.downstream.stalled:
             self._flushing = True  # the end is when the client has taken the last byte, or leaves
-            self.downstream.deadline = self.worker.clock.now + self.worker.timeouts.send
+            self.downstream.deadline = self.worker.clock.now + self.worker.bounds.send
         else:
             self.finish(now_ns)
 
@@ -249,13 +256,13 @@ class Exchange(Request):
         if self.tunnel is not None:
             self.tunnel.close()
         elif self._flushing and not self.downstream.unsent():
-            self.finish(time.time_ns())
+            self.finish(time_ns())
         elif not self._finished:
             self._start_trace()
             self.outcome = Kind.CLIENT_GONE.label
             if self.attempt is not None:
                 self.attempt.cancel()
-            self.finish(time.time_ns())
+            self.finish(time_ns())
 
     def continued(self) -> None:
         """The body is asked for (100 Continue), or comes unasked: from now on it is the client who is waited for."""
@@ -276,22 +283,14 @@ class Exchange(Request):
         """An attempt failed: try again where that is safe, else answer."""
         if self._finished:
             return
-        retry = fault.kind.retry
-        route = self.route
-        if (
-            retry is not Retry.NEVER
-            and not self.answered
-            and not attempt.first_byte_ns
-            and route is not None
-            and len(self.attempts) < min(route.tries, self.worker.settings.retry_tries)
-            and (retry is Retry.UNSENT or self.method in _IDEMPOTENT)
-            and (self.upload is None or self.upload.replayable)
-            # A timeout has cost its whole time already: only another endpoint may do better.
-            and (fault.kind not in _TIMEOUTS or route.backend.others(attempt.endpoint))
-        ):
-            self._try(time.time_ns())
-            return
-        self.fail(fault)
+        if may_retry(self, attempt, fault.kind):
+            self.again()
+        else:
+            self.fail(fault)
+
+    def again(self) -> None:
+        """Make another attempt."""
+        self._try(time_ns())
 
     def fail(self, fault: Fault) -> None:
         """End with a fault: its answer while one can still be sent, else a cut connection."""
@@ -308,9 +307,9 @@ class Exchange(Request):
         self.detail = fault.detail
         if self.answered or not kind.status:
             self.downstream.abort()
-            self.finish(time.time_ns())
+            self.finish(time_ns())
             return
-        if kind.side.value == "downstream" and kind is not Kind.NO_ROUTE:
+        if kind.side.value == "downstream" and kind not in _ROUTED:
             self.keep = False
         body, content_type = answers.fault_body(kind, self.trace_id.hex(), self.head.noted.get(b"accept", b""))
         extra = b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n" if kind.status == 405 else b""
@@ -320,14 +319,13 @@ class Exchange(Request):
         """Answer in the upstream's stead."""
         self.status = status
         self.keep = may_keep(self)
-        if self.worker.response_extra:
-            extra += b"".join([line + b"\r\n" for line in self.worker.response_extra(self)])
+        extra += own_lines(self)
         head_only = self.method == b"HEAD"
         data = answers.answer(
             status, body, content_type, extra, keep=self.keep, minor=self.version, head_only=head_only
         )
         self.relay(data, 0 if head_only else len(body))
-        self.complete(time.time_ns())
+        self.complete(time_ns())
 
     def _start_trace(self) -> None:
         if not self.trace_id:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.admit import forwarded
-from proxy.trace import ids
+from proxy.http1.compose import length_line, request_prefix, response
+from proxy.http1.fields import without
+from proxy.http1.framing import content_length
+from proxy.trace.ids import trace_id
+from proxy.trace.lines import hexed
 
 if TYPE_CHECKING:
-    from proxy.http1.scan import ResponseHead
+    from proxy.http1.head import ResponseHead
     from proxy.request import Request
 
 _DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
@@ -26,7 +30,7 @@ def request_head(x: Request) -> bytes:
         else:
             peer = downstream.client_address.encode("ascii")
             forwarding = forwarded.lines(b"", peer, x.scheme.encode("ascii"), authority, x.server_port, peer)
-            if x.worker.settings.forwarded:
+            if x.worker.bounds.forwarded:
                 forwarding += forwarded.forwarded_line(b"", peer, x.scheme.encode("ascii"), authority)
             downstream.forwarded_for = authority
             downstream.forwarding = forwarding
@@ -35,22 +39,15 @@ def request_head(x: Request) -> bytes:
         scheme, client = x.scheme.encode("ascii"), claim.client.encode("ascii")
         host = claim.host or authority
         forwarding = forwarded.lines(claim.chain, peer, scheme, host, claim.port or x.server_port, client)
-        if x.worker.settings.forwarded:
+        if x.worker.bounds.forwarded:
             forwarding += forwarded.forwarded_line(claim.chain, peer, scheme, host)
-    if x.worker.settings.via:
+    if x.worker.bounds.via:
         extra_via = b"Via: 1.1 spanway\r\n"  # a further line is a further list member (RFC 9110 section 5.3)
         forwarding += extra_via
-    lines = head.lines
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%bX-Request-ID: %b\r\n" % (
-        head.method,
-        x.target,
-        authority,
-        b"\r\n".join(lines),
-        b"\r\n" if lines else b"",
-        x.extra,
-        forwarding,
-        _request_id(x),
-    )
+    route = x.route
+    if route is not None and route.actions is not None:
+        authority = route.actions.upstream_host or authority
+    return request_prefix(head.method, x.target, authority, head.fields, x.extra, forwarding, _request_id(x))
 
 
 def _request_id(x: Request) -> bytes:
@@ -59,9 +56,9 @@ def _request_id(x: Request) -> bytes:
     if given is not None and x.downstream.trusted and forwarded.valid_request_id(given):
         x.request_id = given
     elif x.remote:
-        x.request_id = ids.trace_id().hex().encode("ascii")
+        x.request_id = hexed(trace_id())
     else:
-        x.request_id = x.trace_id.hex().encode("ascii")
+        x.request_id = hexed(x.trace_id)
     return x.request_id
 
 
@@ -81,33 +78,45 @@ def interim_head(x: Request, head: ResponseHead) -> bytes:
     """A 1xx response, which goes to HTTP/1.1 only (RFC 9110 section 15.2); b"" for an older client."""
     if not x.version:
         return b""
-    return b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, b"".join([line + b"\r\n" for line in head.lines]))
+    return b"HTTP/1.1 %b\r\n%b\r\n" % (head.reason, head.fields)
 
 
-def response_head(x: Request, head: ResponseHead, framing: int) -> bytes:
-    """The response's head for the downstream; settles whether the connection is kept."""
+def own_lines(x: Request) -> bytes:
+    """Header lines of an answer that the proxy writes itself, each with its CRLF."""
+    extra = x.worker.response_extra
+    out = b"" if extra is None else extra(x)
+    route = x.route
+    if route is not None and route.actions is not None:
+        out += route.actions.own_lines
+    return out
+
+
+def response_head(x: Request, head: ResponseHead, framing: int, data: bytes, start: int, stop: int) -> bytes:
+    """The response's head for the downstream, and ``data`` from ``start`` to ``stop`` behind it; settles whether the
+    connection is kept.
+    """
     x.status = status = head.status
     x.keep = keep = may_keep(x)
-    out = head.lines
+    fields, extra = head.fields, b""
+    route = x.route
+    if route is not None and route.actions is not None and route.actions.response_names:
+        fields = without(fields, route.actions.response_names) + route.actions.response_lines
     noted = head.noted
     length = noted.get(b"content-length")
     if framing >= 0:
         if length is not None and status != 204:
-            out.append(b"Content-Length: %d" % int(length))
+            extra = length_line(content_length(length))
         elif framing == 0 and x.method == b"HEAD" and b"transfer-encoding" in noted and x.version:
-            out.append(b"Transfer-Encoding: chunked")
+            extra = b"Transfer-Encoding: chunked\r\n"
     elif x.version:
         x.chunked_out = True
-        out.append(b"Transfer-Encoding: chunked")
+        extra = b"Transfer-Encoding: chunked\r\n"
     else:
         x.keep = keep = False
     if not keep:
-        out.append(b"Connection: close")
+        extra += b"Connection: close\r\n"
     elif not x.version:
-        out.append(b"Connection: keep-alive")
-    extra = x.worker.response_extra
-    if extra:
-        out.extend(extra(x))
-    if not out:
-        return b"HTTP/1.1 %b\r\n\r\n" % head.reason
-    return b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (head.reason, b"\r\n".join(out))
+        extra += b"Connection: keep-alive\r\n"
+    if x.worker.response_extra is not None:
+        extra += x.worker.response_extra(x)
+    return response(head.reason, fields, extra, data, start, stop)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.trace.record import RequestRecord
+from proxy.trace.record import AttemptRecord, RequestRecord
 
 if TYPE_CHECKING:
-    from proxy.accept.downstream import Downstream
     from proxy.admit.forwarded import Claim
     from proxy.attempt import Attempt
-    from proxy.http1.scan import RequestHead
+    from proxy.connection import Connection
+    from proxy.http1.head import RequestHead
     from proxy.relay.upload import Upload
     from proxy.route.table import Route
     from proxy.tunnel import Tunnel
@@ -26,7 +26,6 @@ class Request(RequestRecord):
         "authority",  # bytes: Host as the client wrote it
         "chunked_out",  # bool: the response goes out in chunks
         "claim",  # what a trusted peer says of the client, None if nothing
-        "detail",  # str: a fault's particulars, for the log
         "downstream",
         "entry_ns",  # when the callback began that completed the head
         "expects",  # bool: Expect: 100-continue
@@ -52,7 +51,8 @@ class Request(RequestRecord):
     route: Route | None
     head: RequestHead
 
-    def __init__(self, downstream: Downstream, worker: Worker, start_ns: int, entry_ns: int) -> None:
+    def prepare(self, downstream: Connection, worker: Worker, start_ns: int, entry_ns: int) -> None:
+        """What ``__init__`` would do, as a plain call when it is compiled."""
         self.downstream = downstream
         self.worker = worker
         self.start_ns = start_ns
@@ -63,7 +63,7 @@ class Request(RequestRecord):
         self.client_port = downstream.client_port
         self.scheme = downstream.scheme
         self.host = self.path = self.query = self.user_agent = self.method = b""
-        self.trace_id = self.request_id = self.upgrade = b""
+        self.trace_id = self.request_id = self.upgrade = self.sent_path = b""
         self.target = self.authority = self.extra = self.other_context = b""
         self.version = 1
         self.generation = worker.table.generation
@@ -79,3 +79,17 @@ class Request(RequestRecord):
         self.read_timeout = self.send_timeout = 0.0
         self.error_type = self.outcome = self.detail = ""
         self.attempts = []
+
+    # What the attempts ask of the exchange.
+
+    def request_bytes(self, attempt: AttemptRecord) -> bytes:
+        """The head, with this attempt's span as the parent, and what there is of the body."""
+        raise NotImplementedError
+
+    def relay(self, data: bytes, size: int) -> None:
+        """Write response bytes, ``size`` of them body payload."""
+        raise NotImplementedError
+
+    def complete(self, now_ns: int) -> None:
+        """The whole response has been read and written."""
+        raise NotImplementedError

@@ -7,8 +7,6 @@ subclass, `proxy.attempt.Attempt`, adds the request's way out and the endings.
 from __future__ import annotations
 
 import logging
-import time
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import Fault, Kind
@@ -16,7 +14,9 @@ from proxy.forward import interim_head, response_head
 from proxy.http1.chunked import ChunkedReader, chunk, last_chunk
 from proxy.http1.fields import tokens, without
 from proxy.http1.framing import CHUNKED, response_framing
-from proxy.http1.scan import HEAD_END, ResponseHead, scan_response
+from proxy.http1.head import ResponseHead
+from proxy.http1.scan import find_end, scan_response
+from proxy.net.now import time_ns
 from proxy.trace.record import AttemptRecord
 from proxy.tunnel import Tunnel
 
@@ -57,7 +57,8 @@ class Response(AttemptRecord):
         "upstream",
     )
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint) -> None:
+    def attach(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        """Begin before there is a connection."""
         self.exchange = exchange
         self.endpoint = endpoint
         self.upstream: Upstream | None = None
@@ -67,34 +68,38 @@ class Response(AttemptRecord):
         self._left = self._interim = self._entry_ns = 0
         self._reader: ChunkedReader | None = None
 
-    @abstractmethod
     def complete(self) -> None:
         """The response's last byte has been relayed."""
+        raise NotImplementedError
 
-    @abstractmethod
     def failed(self, fault: Fault) -> None:
         """The attempt is over, by a fault."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def given_up(self) -> bool:
+        """Give this response up for another attempt, where one may be made; returns whether it was."""
+        raise NotImplementedError
+
     def write(self, data: bytes) -> None:
         """Send bytes to the upstream."""
+        raise NotImplementedError
 
-    @abstractmethod
     def end_writing(self) -> bool:
         """End our way of a tunnel; returns whether the transport can half-close."""
+        raise NotImplementedError
 
-    @abstractmethod
     def finish_tunnel(self) -> None:
         """The tunnel is over."""
+        raise NotImplementedError
 
-    @abstractmethod
     def where(self) -> str:
         """The endpoint, for a fault's detail."""
+        raise NotImplementedError
 
     def received(self, data: bytes) -> None:
         """Bytes from the upstream."""
         exchange = self.exchange
-        self._entry_ns = entry = time.time_ns()
+        self._entry_ns = entry = time_ns()
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 - a borrower has its connection
         try:
@@ -108,29 +113,30 @@ class Response(AttemptRecord):
             _log.exception("an upstream's response could not be relayed")
             self.failed(Fault(Kind.INTERNAL, "see the log"))
         if self.state != DONE:
-            exchange.self_ns += time.time_ns() - entry
+            exchange.self_ns += time_ns() - entry
             if exchange.request_done and not exchange.downstream.stalled:
                 upstream.deadline = exchange.worker.clock.now + exchange.read_timeout
 
     def _head(self, data: bytes) -> None:
         exchange = self.exchange
         if not self.first_byte_ns:
-            self.first_byte_ns = time.time_ns()
+            self.first_byte_ns = self._entry_ns
         if self._buffer:
             data = self._buffer + data
-        limits = exchange.worker.limits
+        bounds = exchange.worker.bounds
         while True:
-            end = data.find(HEAD_END)
-            if end < 0 or end > limits.head:
-                if len(data) > limits.head:
-                    raise Fault(Kind.BAD_RESPONSE, f"response head over {limits.head} bytes")
+            end = find_end(data)
+            if end < 0 or end > bounds.head:
+                if len(data) > bounds.head:
+                    raise Fault(Kind.BAD_RESPONSE, f"response head over {bounds.head} bytes")
                 self._buffer = data
                 return
-            head = scan_response(data[:end], limits.fields)
-            data = data[end + 4 :]
+            head = scan_response(data, bounds.fields, end)
+            start = end + 4
             status = head.status
             if status >= 200 or status == 101:
                 break
+            data = data[start:]
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 raise Fault(Kind.BAD_RESPONSE, f"more than {_MOST_INTERIM} interim responses")
@@ -141,10 +147,14 @@ class Response(AttemptRecord):
                 exchange.continued()
         self._buffer = b""
         if status == 101:
-            self._switch(head, data)
+            self._switch(head, data[start:])
             return
         framing = response_framing(head, exchange.method)
         self.status = status
+        route = exchange.route
+        actions = None if route is None else route.actions
+        if actions is not None and status in actions.retry_statuses and self.given_up():
+            return
         connection = head.noted.get(b"connection")
         if connection is None:
             self.keep = head.minor == 1
@@ -155,28 +165,27 @@ class Response(AttemptRecord):
             self.keep = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
             nominated = set(options) - _KEPT
             if nominated:
-                head.lines = without(head.lines, nominated)
-        out = response_head(exchange, head, framing)
+                head.fields = without(head.fields, nominated)
         if framing >= 0:
-            left = framing - len(data)
+            stop = len(data)
+            left = framing - (stop - start)
+            if left < 0:
+                # Bytes that no framing covers: RFC 9112 section 6.3 forbids to read them as another response.
+                self.keep = False
+                stop = start + framing
+            if left > 0:
+                self.state = LENGTH
+                self._left = left
+            exchange.relay(response_head(exchange, head, framing, data, start, stop), stop - start)
             if left <= 0:
-                if left < 0:
-                    # Bytes that no framing covers: RFC 9112 section 6.3 forbids to read them as another response.
-                    self.keep = False
-                    data = data[:framing]
-                exchange.relay(out + data if data else out, len(data))
                 self.complete()
-                return
-            self.state = LENGTH
-            self._left = left
-            exchange.relay(out + data, len(data))
             return
         self.state = CHUNKS if framing == CHUNKED else TO_CLOSE
         if framing == CHUNKED:
-            self._reader = ChunkedReader(limits.chunk_extensions)
+            self._reader = ChunkedReader(bounds.chunk_extensions)
         else:
             self.keep = False
-        self._body(data, out)
+        self._body(data[start:], response_head(exchange, head, framing, b"", 0, 0))
 
     def _body(self, data: bytes, out: bytes = b"") -> None:
         """Relay body bytes, behind ``out``, in one write."""

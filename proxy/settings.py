@@ -208,7 +208,11 @@ class Tracing:
     )
     queue: int = setting(8 * MIB, "spans waiting for the collector, per worker", unit="bytes", least=64 * KIB)
     batch: int = setting(
-        512, "most spans in one export call", otel=("OTEL_BSP_MAX_EXPORT_BATCH_SIZE",), source="the SDK's", least=1
+        2048,
+        "most spans in one export call",
+        otel=("OTEL_BSP_MAX_EXPORT_BATCH_SIZE",),
+        source="the SDK has 512; a call costs as much as 200 requests",
+        least=1,
     )
     delay: float = setting(
         1.0,

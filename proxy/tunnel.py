@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.net.clock import NEVER
+from proxy.net.now import time_ns
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
-    from proxy.http1.scan import ResponseHead
+    from proxy.http1.head import ResponseHead
 
 
 class Way(Protocol):
@@ -52,8 +52,8 @@ class Tunnel:
         exchange.outcome = UPGRADED
         exchange.keep = False
         exchange.read_timeout = max(exchange.worker.timeouts.tunnel, exchange.read_timeout)
-        lines = [*head.lines, b"Connection: Upgrade", b"Upgrade: " + head.noted[b"upgrade"]]
-        exchange.relay(b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (head.reason, b"\r\n".join(lines), data), len(data))
+        protocol = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % head.noted[b"upgrade"]
+        exchange.relay(b"HTTP/1.1 %b\r\n%b%b%b" % (head.reason, head.fields, protocol, data), len(data))
         exchange.downstream.deadline = NEVER
         early = exchange.downstream.take()
         if early:
@@ -89,4 +89,4 @@ class Tunnel:
     def close(self) -> None:
         """Both ways are over, or one was cut."""
         self._upstream.finish_tunnel()
-        self._exchange.finish(time.time_ns())
+        self._exchange.finish(time_ns())

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from proxy.balance.registry import Registry
+from proxy.bounds import Bounds
 from proxy.connect.pool import Connector, Pool
 from proxy.errors import Kind
 from proxy.net.addresses import Trust
@@ -17,7 +18,7 @@ from proxy.route.stats import Ledger
 from proxy.route.table import Table
 from proxy.swap import Swap
 from proxy.trace.context import Propagation
-from proxy.trace.encode import Encoder
+from proxy.trace.encoder import Encoder
 from proxy.trace.record import Link
 from proxy.trace.sampling import Sampler
 
@@ -53,6 +54,7 @@ class Worker:
         tracing = settings.tracing
         self.settings = settings
         self.limits = settings.limits
+        self.bounds = Bounds(settings)
         self.timeouts = settings.timeouts
         self.clock = Clock(loop.time())
         self.trust = Trust(settings.trust)
@@ -81,7 +83,7 @@ class Worker:
         self.refused = 0
         self.handshake_failures = 0
         self.draining = False
-        self.response_extra: Callable[[Request], list[bytes]] | None = None
+        self.response_extra: Callable[[Request], bytes] | None = None
         if tracing.response_header or settings.via:
             self.response_extra = self._response_extra
         self.origin: Origin | None = None  # the trace of a generation of which no request has ended yet
@@ -150,7 +152,7 @@ class Worker:
     def settle(self) -> None:
         """Write what finished exchanges leave behind. Never raises: tracing takes nothing down."""
         finished, self._finished = self._finished, []
-        unrouted, encode = self.ledger.unrouted, self.encoder.encode
+        unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
         for exchange in finished:
             route = exchange.route
@@ -171,8 +173,8 @@ class Worker:
                 )
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
-                    exporter.offer(encode(exchange), 1 + len(exchange.attempts))
-                if access_log is not None:
+                    exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
+                if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
             except Exception:
                 self._failures += 1
@@ -218,13 +220,13 @@ class Worker:
         for downstream in list(self.downstreams):
             downstream.drain()
 
-    def _response_extra(self, exchange: Request) -> list[bytes]:
-        lines: list[bytes] = []
+    def _response_extra(self, exchange: Request) -> bytes:
+        lines = b""
         if self.settings.tracing.response_header:
             ids_text = f"{exchange.trace_id.hex()}-{exchange.span_id.hex()}-{exchange.flags & 0xFF:02x}"
-            lines.append(f"traceresponse: 00-{ids_text}".encode("ascii"))
+            lines = f"traceresponse: 00-{ids_text}\r\n".encode("ascii")
         if self.settings.via:
-            lines.append(b"Via: 1.1 spanway")
+            lines += b"Via: 1.1 spanway\r\n"
         return lines
 
 

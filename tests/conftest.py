@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import proxy
 
 # A shared machine stalls now and then: how long an example takes says nothing here. In CI the same examples every time.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -13,8 +16,22 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 # Whatever the developer's shell sets, a test sees only what it sets itself. SPANWAY_CACHE: see tests/real/parts.py.
-for name in [name for name in os.environ if name.startswith(("SPANWAY_", "OTEL_")) and name != "SPANWAY_CACHE"]:
+# SPANWAY_PURE: which of the two forms is tested, in the processes that tests start as well.
+KEPT = {"SPANWAY_CACHE", "SPANWAY_PURE"}
+for name in [name for name in os.environ if name.startswith(("SPANWAY_", "OTEL_")) and name not in KEPT]:
     del os.environ[name]
+
+
+def pytest_report_header() -> str:
+    """Which form is tested; fails where a compiled module is older than its source, which it hides."""
+    if not proxy.PURE:
+        for types in Path(proxy.__file__).parent.rglob("*.pxd"):
+            sources = [types, types.with_suffix(".py"), types.with_suffix(".pyx")]
+            newest = max(source.stat().st_mtime for source in sources if source.exists())
+            for built in types.parent.glob(f"{types.stem}.*.so"):
+                if built.stat().st_mtime < newest:
+                    raise pytest.UsageError(f"{built.name} is older than its source: './dev setup' compiles it anew")
+    return f"spanway: {proxy.build()}"
 
 
 @pytest.fixture(autouse=True)

@@ -280,7 +280,7 @@ class CountingWorker(Worker):
         super().record(exchange)
 
 
-class Collector:
+class Collector(Exporter):
     """An exporter that collects: one encoded blob per request."""
 
     def __init__(self) -> None:
@@ -328,9 +328,7 @@ class Rig:
     def __init__(self, settings: Settings | None = None, spec: TableSpec | None = None, *, keep: bool = False) -> None:
         self.loop = Loop()
         self.exporter = Collector()
-        self.worker = CountingWorker(
-            settings or Settings(), self.loop, cast("Exporter", self.exporter), None, keep=keep
-        )
+        self.worker = CountingWorker(settings or Settings(), self.loop, self.exporter, None, keep=keep)
         worker = self.worker
         worker.downstreams, worker.openings = cast("set[Downstream]", Ordered()), cast("set[Opening]", Ordered())
         worker.connector.upstreams = cast("set[Upstream]", Ordered())

@@ -310,7 +310,7 @@ def test_version_by_the_module_as_by_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "proxy", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"spanway {proxy.__version__}\n"
+    assert done.stdout == f"spanway {proxy.__version__} ({proxy.build()})\n"
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs() -> None:

@@ -227,6 +227,7 @@ def test_docs_writes_every_generated_part(machine: Machine) -> None:
         "-m proxy.settings_reference",
         "-m proxy.trace.semconv docs/tracing.md",
         "-m proxy.admin.reference docs/tracing.md",
+        "-m proxy.control.annotation_reference docs/migrate-from-ingress-nginx.md",
     ]
 
 

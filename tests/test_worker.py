@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
 from proxy.connect.pool import Pool
 from proxy.errors import SettingsError
 from proxy.route.spec import TableSpec
 from proxy.settings import Limits, Settings, Tracing
+from proxy.trace.encoder import Encoder
 from tests.rig import GET, OK, Rig, rig, table
 
 
@@ -75,12 +74,12 @@ def test_connections_are_bounded() -> None:
 
 
 def test_a_span_that_cannot_be_written_takes_nothing_down(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken:
+    class Broken(Encoder):
         def encode(self, _: object) -> bytes:
             raise ValueError("broken")
 
     with rig() as r:
-        encoder, r.worker.encoder = r.worker.encoder, cast("Any", Broken())
+        encoder, r.worker.encoder = r.worker.encoder, Broken(r.worker.settings.tracing)
         client, upstream = r.exchange(GET)
         for _ in range(4):
             r.send(client, GET)

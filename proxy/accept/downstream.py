@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy.accept.connection import Connection
+from proxy.connection import Connection
 from proxy.errors import Fault, Kind
 from proxy.exchange import Exchange
 from proxy.http1.fields import TOKEN
-from proxy.http1.scan import HEAD_END, check_partial, scan_request
+from proxy.http1.scan import find_end, scan_request
+from proxy.http1.strict import check_partial
 from proxy.net.clock import NEVER
+from proxy.net.now import time_ns
 
 if TYPE_CHECKING:
     from proxy.worker import Worker
@@ -60,7 +61,7 @@ class Downstream(Connection):
         if not self.client_address:
             self.client_address, self.client_port = self.peer_address, self.peer_port
         self.trusted = worker.trust.trusts(self.client_address)
-        self.deadline = worker.clock.now + worker.timeouts.idle
+        self.deadline = worker.clock.now + worker.bounds.idle
         if not worker.admit_connection(self):
             self.transport.abort()
 
@@ -86,7 +87,7 @@ class Downstream(Connection):
             self.hold(data)
         else:
             self._buffer = data
-            self._start_ns = time.time_ns()
+            self._start_ns = time_ns()
         self._serve()
 
     def eof_received(self) -> bool:
@@ -147,7 +148,7 @@ class Downstream(Connection):
     def _start(self) -> bool:
         """Take one head off the buffer; returns whether there was one."""
         worker = self.worker
-        limits = worker.limits
+        bounds = worker.bounds
         data = self._buffer
         if data[0] == 0x0D:
             # RFC 9112 section 2.2: at least one empty line before the request line is ignored; we ignore just one.
@@ -162,32 +163,33 @@ class Downstream(Connection):
                 self._wait_for_head(1)
                 return False
         checked = self._checked
-        end = data.find(HEAD_END, checked - 3 if checked > 3 else 0)
-        start_ns, self._start_ns = self._start_ns or time.time_ns(), 0
+        end = find_end(data, checked - 3 if checked > 3 else 0)
+        start_ns, self._start_ns = self._start_ns or time_ns(), 0
         try:
             if end < 0:
-                check_partial(data, checked, limits.request_line, limits.head)
+                check_partial(data, checked, bounds.request_line, bounds.head)
                 self._start_ns = start_ns
                 self._wait_for_head(len(data))
                 return False
-            if end > limits.head:
-                check_partial(data[: limits.head + 1], 0, limits.request_line, limits.head)
-            head = scan_request(data[:end], limits.request_line, limits.fields, underscores=worker.settings.underscores)
+            if end > bounds.head:
+                check_partial(data[: bounds.head + 1], 0, bounds.request_line, bounds.head)
+            head = scan_request(data, bounds.request_line, bounds.fields, bounds.underscores, end)
         except Fault as fault:
             self._start_ns = start_ns
             self._refuse(fault)
             return False
-        self._buffer = data[end + 4 :]
-        if self._paused and len(self._buffer) <= limits.pipelined:
+        self._buffer = data[end + 4 :] if len(data) > end + 4 else b""
+        if self._paused and len(self._buffer) <= bounds.pipelined:
             self.resume()
         # A head that came in pieces was waited for: the proxy's own time begins with its last piece.
         entry_ns = start_ns
         self._blank = False
         if checked:
             self._checked = 0
-            entry_ns = time.time_ns()
+            entry_ns = time_ns()
         self.deadline = NEVER
-        self.exchange = exchange = Exchange(self, worker, start_ns, entry_ns)
+        self.exchange = exchange = Exchange.__new__(Exchange)
+        exchange.prepare(self, worker, start_ns, entry_ns)
         try:
             exchange.begin(head)
         except Exception:
@@ -204,18 +206,19 @@ class Downstream(Connection):
     def _wait_for_head(self, seen: int) -> None:
         """The head is not whole yet; ``seen`` bytes of it have been looked at."""
         if not self._start_ns:
-            self._start_ns = time.time_ns()
+            self._start_ns = time_ns()
         if not self._checked:
             self.deadline = self.worker.clock.now + self.worker.timeouts.head
         self._checked = seen
 
     def _refuse(self, fault: Fault) -> None:
         """Answer a head that cannot be read. Its method and target go to the span if they are clean."""
-        now = time.time_ns()
+        now = time_ns()
         method, _, rest = self._buffer[:8192].partition(b"\r\n")[0].partition(b" ")
         target = rest.partition(b" ")[0]
         self._buffer = b""
-        exchange = Exchange(self, self.worker, self._start_ns or now, now)
+        exchange = Exchange.__new__(Exchange)
+        exchange.prepare(self, self.worker, self._start_ns or now, now)
         self.exchange = exchange
         clean = target.startswith(b"/") and target.isascii() and target.decode("ascii").isprintable()
         exchange.refuse(fault, method if TOKEN.fullmatch(method) else b"", target if clean else b"")
@@ -233,14 +236,14 @@ class Downstream(Connection):
             self._buffer = self._buffer[len(dropped) :]
             self._skip = unread - len(dropped)
         worker = self.worker
-        self.deadline = worker.clock.now + worker.timeouts.idle
+        self.deadline = worker.clock.now + worker.bounds.idle
         if self._buffer:
             self._serve()
         self._settle()
 
     def _settle(self) -> None:
         """Between two requests: read on if there is room, and end what the client has ended."""
-        if self._paused and self.exchange is None and len(self._buffer) <= self.worker.limits.pipelined:
+        if self._paused and self.exchange is None and len(self._buffer) <= self.worker.bounds.pipelined:
             self.resume()
         if self.ended and not self._serving:
             self._close_if_answered()
@@ -283,7 +286,7 @@ class Downstream(Connection):
             if self.stalled:
                 before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
                 if self._unsent < before:  # slow, but it reads
-                    self.deadline = self.worker.clock.now + self.worker.timeouts.send
+                    self.deadline = self.worker.clock.now + self.worker.bounds.send
                     return
             exchange.overdue()
         elif self._closing:

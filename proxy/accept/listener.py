@@ -41,7 +41,7 @@ class Listener:
         self._server = await loop.create_server(factory, sock=self.sock.dup(), backlog=BACKLOG)
 
     def _plain(self) -> asyncio.Protocol:
-        return Downstream(self.worker, "http")
+        return cast("asyncio.Protocol", Downstream(self.worker, "http"))
 
     def _opening(self) -> asyncio.Protocol:
         return Opening(self)
@@ -104,7 +104,7 @@ class Opening(asyncio.Protocol):
         if listener.certificates is None:
             listener.worker.openings.discard(self)
             downstream = Downstream(listener.worker, "http", source)
-            transport.set_protocol(downstream)
+            transport.set_protocol(cast("asyncio.Protocol", downstream))
             downstream.connection_made(transport)
             if rest:
                 downstream.data_received(rest)
@@ -113,7 +113,7 @@ class Opening(asyncio.Protocol):
         downstream.opening = self
         self._tls = TlsTransport(
             listener.certificates.context,
-            downstream,
+            cast("asyncio.Protocol", downstream),
             server_side=True,
             server_hostname=None,
             on_failure=self._failed,

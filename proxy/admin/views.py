@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from proxy.admin.departed import merge_endpoints
 from proxy.admin.source import EndpointSample, Problem, WorkerSample
-from proxy.route.spec import BackendSpec, CertificateSpec, RouteSpec, TableSpec
+from proxy.route.spec import NOTHING, ActionSpec, BackendSpec, CertificateSpec, RouteSpec, TableSpec
 from proxy.settings import Address
 
 _PROBLEM_FIELDS = ("severity", "kind", "namespace", "name", "file", "line", "field", "message", "hint")
@@ -51,7 +53,15 @@ def _route(route: RouteSpec) -> dict[str, Any]:
         "send_timeout_s": route.send_timeout,
         "tries": route.tries,
         "sample_ratio": route.sample_ratio,
+        "actions": {} if route.actions is None else _actions(route.actions),
     }
+
+
+def _actions(actions: ActionSpec) -> dict[str, Any]:
+    """What a route does beyond forwarding, by the names of `ActionSpec`; only what is not as everywhere."""
+    said = msgspec.structs.asdict(actions)
+    usual = msgspec.structs.asdict(NOTHING)
+    return {name: value for name, value in said.items() if value != usual[name]}
 
 
 def _backend(backend: BackendSpec, health: dict[tuple[str, str, int], EndpointSample]) -> dict[str, Any]:

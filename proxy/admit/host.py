@@ -18,14 +18,13 @@ _cache: dict[bytes, tuple[bytes, int]] = {}
 
 def parse_host(value: bytes) -> tuple[bytes, int]:
     """A Host value as (host in lower case without a trailing dot, port or 0). Raises `Fault`: BAD_HOST."""
-    try:
-        return _cache[value]
-    except KeyError:
+    parsed = _cache.get(value)
+    if parsed is None:
         parsed = _parse(value)
         if len(_cache) >= _MOST_CACHED:
             _cache.clear()
         _cache[value] = parsed
-        return parsed
+    return parsed
 
 
 def _parse(value: bytes) -> tuple[bytes, int]:

@@ -26,7 +26,7 @@ class Endpoint(Health):
         server_name: str = "",
         rules: Rules | None = None,
     ) -> None:
-        super().__init__(rules or Rules())
+        Health.__init__(self, rules or Rules())
         self.host = host
         self.port = port
         self.zone = zone
@@ -53,7 +53,7 @@ class Endpoint(Health):
         The mean follows a rise at once and a fall slowly (Finagle's peak EWMA), so that a stall is felt on its first
         request. Of several samples within one tick of a coarse clock, the first one and the highest count.
         """
-        super().succeeded(latency_ns, now)
+        Health.succeeded(self, latency_ns, now)
         if latency_ns > self.ewma:
             self.ewma = float(latency_ns)
             self.ewma_at = now

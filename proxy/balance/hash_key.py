@@ -14,14 +14,17 @@ from proxy.errors import SettingsError
 
 
 class HeadInputs(Protocol):
-    """What a key reads of a request's head; `http1.scan.RequestHead` is one.
+    """What a key reads of a request's head; `http1.head.RequestHead` is one.
 
     ``target`` is as it was sent. A field is in ``noted``, by its lower-case name, or else among the ``lines``.
     """
 
     target: bytes
-    lines: list[bytes]
     noted: dict[bytes, bytes]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Field lines without their line ends."""
 
 
 class KeyInputs(Protocol):

@@ -37,7 +37,7 @@ class Borrower(Protocol):
         """The connection's deadline has passed."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """A connection to one endpoint; ``borrower`` is None while it is idle in its pool.
 
     ``bytes_in`` and ``bytes_out`` count this connection's streams from their start, which is what packets are

@@ -9,12 +9,12 @@ import asyncio
 import ipaddress
 import logging
 import ssl
-import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.connect.connection import Borrower, Upstream
 from proxy.errors import Fault, Kind
+from proxy.net.now import time_ns
 from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Pool:
                 return upstream
         return None
 
-    def give(self, upstream: Upstream, *, used: bool = True) -> None:
+    def give(self, upstream: Upstream, used: bool = True) -> None:
         """Take back a connection in a clean state: to the next waiting caller, else to the stack."""
         upstream.borrower = None
         if upstream.closed:
@@ -120,7 +120,7 @@ class Pool:
         while self.waiting:
             caller, since, _ = self.waiting.popleft()
             if not caller.abandoned:
-                caller.queue_ns = time.time_ns() - since
+                caller.queue_ns = time_ns() - since
                 self._lend(caller, upstream)
                 return
         if self.retired or len(self.idle) >= self.connector.most_idle:
@@ -161,7 +161,7 @@ class Pool:
                 fault = Fault(Kind.OVERLOADED, f"{len(self.waiting)} requests wait for {self.host}:{self.port}")
                 self.connector.loop.call_soon(caller.not_connected, fault)
                 return
-            self.waiting.append((caller, time.time_ns(), self.connector.clock.now + timeout))
+            self.waiting.append((caller, time_ns(), self.connector.clock.now + timeout))
             return
         self.open += 1
         task = self.connector.loop.create_task(self._open(caller, timeout))
@@ -179,7 +179,7 @@ class Pool:
         late = [each for each in self.waiting if each[2] <= loop_time and not each[0].abandoned]
         self.waiting = deque(each for each in self.waiting if each[2] > loop_time and not each[0].abandoned)
         for caller, since, _ in late:
-            caller.queue_ns = time.time_ns() - since
+            caller.queue_ns = time_ns() - since
             caller.not_connected(Fault(Kind.OVERLOADED, f"no free connection to {self.host}:{self.port} in time"))
 
     def _lend(self, caller: Caller, upstream: Upstream) -> None:
@@ -195,7 +195,7 @@ class Pool:
         while self.waiting and self.open < self.connector.most:
             caller, since, due = self.waiting.popleft()
             if not caller.abandoned:
-                caller.queue_ns = time.time_ns() - since
+                caller.queue_ns = time_ns() - since
                 self.connect(caller, max(due - self.connector.clock.now, 0.1))
 
     async def _open(self, caller: Caller, timeout: float) -> None:  # noqa: ASYNC109 - reported as a fault
@@ -237,27 +237,27 @@ class Pool:
         loop = self.connector.loop
         hosts = [self.host]
         if self._name:
-            start = time.time_ns()
+            start = time_ns()
             try:
                 found = await loop.getaddrinfo(self.host, self.port, type=1)
             except OSError as error:
                 raise Fault(Kind.DNS_FAILED, f"{self.host}: {error.strerror or error}") from None
             finally:
-                caller.dns_ns = time.time_ns() - start
+                caller.dns_ns = time_ns() - start
             hosts = list(dict.fromkeys(str(info[4][0]) for info in found))
-        start = time.time_ns()
+        start = time_ns()
         try:
             if not self.tls:
-                await self._first(hosts, upstream)
+                await self._first(hosts, cast("asyncio.Protocol", upstream))
                 return
             raw = await self._first(hosts, asyncio.Protocol())
         finally:
-            caller.connect_ns = time.time_ns() - start
-        start = time.time_ns()
+            caller.connect_ns = time_ns() - start
+        start = time_ns()
         try:
             await self._handshake(raw, upstream)
         finally:
-            caller.tls_ns = time.time_ns() - start
+            caller.tls_ns = time_ns() - start
 
     async def _first(self, hosts: list[str], protocol: asyncio.Protocol) -> asyncio.Transport:
         """Connect to the first address that accepts."""
@@ -281,7 +281,13 @@ class Pool:
         # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
         # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
         name = self.server_name or self.host
-        tls = TlsTransport(self.connector.tls, upstream, server_side=False, server_hostname=name, on_failure=failed)
+        tls = TlsTransport(
+            self.connector.tls,
+            cast("asyncio.Protocol", upstream),
+            server_side=False,
+            server_hostname=name,
+            on_failure=failed,
+        )
         try:
             tls.start(raw)
             await opened

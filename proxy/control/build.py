@@ -126,7 +126,7 @@ class Builder:
         for key in dirty:
             places |= self._compile(key)
         shown = self._show(host for kind, host in places if kind == "tls")
-        hosts = self._resolve({host for kind, host in places if kind == "rules"}, ("", "") in places)
+        hosts = self._resolve(self._concerned(places), ("", "") in places)
         backends = self._settle_backends()
         certificates = self._settle_certificates(shown | altered.keys() | ({default} if default is not None else set()))
         if hosts or backends or certificates:
@@ -194,6 +194,35 @@ class Builder:
         """Who claims something at a place, in order of precedence."""
         return sorted((self._claims[key] for key in self._claimants.get(place, ())), key=lambda claims: claims.age)
 
+    def _concerned(self, places: set[tuple[str, str]]) -> set[str]:
+        """The hosts that are to be resolved anew: those that have gained or lost a claim or TLS, and their aliases."""
+        names = {host for kind, host in places if kind == "rules" or host}
+        wild = {host[1:] for kind, host in places if kind == "tls" and host.startswith("*.")}
+        if wild:
+            names.update(host for kind, host in self._claimants if kind == "rules" and host[host.find(".") :] in wild)
+        for host in list(names):
+            for claims in self._of(("rules", host)):
+                names.update(alias for alias, lender in claims.lends.items() if lender == host)
+        return names
+
+    def _secured(self, host: str) -> bool:
+        """Whether a host, or its wildcard, is in a TLS section."""
+        dot = host.find(".")
+        return ("tls", host) in self._claimants or (dot > 0 and ("tls", f"*{host[dot:]}") in self._claimants)
+
+    def _host(self, host: str) -> resolving.Resolved:
+        claimants, tls = self._of(("rules", host)), self._secured(host)
+        found = resolving.resolve(host, claimants, tls=tls)
+        if any(host in claims.lends or host in claims.www for claims in claimants):
+            if found.spec.routes or found.spec.default is not None:
+                return found._replace(conflicts=(*found.conflicts, *resolving.needless(host, claimants)))
+
+            def lender(name: str) -> HostSpec:
+                return resolving.resolve(name, self._of(("rules", name)), tls=tls).spec
+
+            return found._replace(spec=resolving.borrowed(host, claimants, lender))
+        return found
+
     def _resolve(self, names: set[str], fallback: bool) -> dict[str, HostSpec | None]:
         """Resolve hosts anew; returns those that are others than before."""
         if fallback:
@@ -202,7 +231,7 @@ class Builder:
             names.add("")
         found: dict[str, HostSpec | None] = {}
         for host in names:
-            spec, conflicts = resolving.resolve(host, self._of(("rules", host)))
+            spec, conflicts = self._host(host)
             self._note(("rules", host), conflicts)
             if not host:
                 spec = HostSpec("", spec.routes, self._fallback)
@@ -292,7 +321,8 @@ def _places(claims: Claims | None) -> set[tuple[str, str]]:
     if claims is None:
         return set()
     found = {("rules", host) for host in claims.rules} | {("rules", host) for host in claims.defaults}
-    found.update(("tls", host) for host in claims.certificates)
+    found.update(("rules", host) for host in (*claims.lends, *claims.www))
+    found.update(("tls", host) for host in claims.tls)
     return found | {("", "")} if claims.fallback is not None else found
 
 

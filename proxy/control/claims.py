@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from proxy.control.actions import Meant, actions_of, www
 from proxy.control.annotations import NGINX, Options, options_of
 from proxy.control.certificates import Named, Secrets, claims
 from proxy.control.objects import (
@@ -51,15 +52,23 @@ STANDING: Final = "", "--default-backend"  # the key of what claims the default 
 
 
 class Rule(NamedTuple):
-    """A path that an Ingress claims, what makes another the same, and the field that says it."""
+    """A path that an Ingress claims, what makes another the same, and the field that says it.
+
+    One ``regex`` makes every path of its host a regular expression, but for those that are ``literal``.
+    """
 
     route: RouteSpec
     same: tuple[str, bytes]
     field: str
+    regex: bool = False
+    literal: bool = False
 
 
 class Claims(msgspec.Struct, frozen=True, gc=False):
-    """What one Ingress claims. ``rules``, ``defaults`` and ``certificates`` are by host."""
+    """What one Ingress claims. ``rules``, ``defaults`` and ``certificates`` are by host.
+
+    ``lends`` are further hosts and the host whose rules these have; ``www`` are those that are redirected to another.
+    """
 
     key: Key
     age: tuple[str, str, str]
@@ -70,6 +79,10 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     fallback: RouteSpec | None = None  # its defaultBackend, for every host
     everywhere: bool = False  # it is for no host in particular, so its fallback goes before that of others
     certificates: dict[str, list[Named]] = {}
+    tls: frozenset[str] = frozenset()  # hosts of its TLS sections, whether or not there is a certificate
+    redirects: bool = True  # plain requests go to https where the host is in anybody's TLS section
+    lends: dict[str, str] = {}
+    www: dict[str, str] = {}
     backends: dict[str, None] = {}
     secrets: frozenset[Key] = frozenset()
     asked: frozenset[Topic] = frozenset()
@@ -110,11 +123,13 @@ class _Compiler:
         fallback, defaults = None, dict[str, RouteSpec]()
         hosts = {rule.host.lower() for rule in spec.rules}
         if spec.default_backend is not None:
-            backend = self._backend(spec.default_backend, "spec.defaultBackend")
-            fallback = self._route("", "", backend)
-            defaults = {host: self._route(host, "", backend) for host in sorted(hosts - {""})}
+            to = spec.default_backend
+            backend = self._backend(to, "spec.defaultBackend")
+            fallback = self._route("", "", backend, to)
+            defaults = {host: self._route(host, "", backend, to) for host in sorted(hosts - {""})}
         asked: set[Key] = set()
         certificates = claims(ingress, subject, self._secrets, asked)
+        lends = self._lent(rules)
         return Claims(
             key=key,
             age=age(ingress),
@@ -125,6 +140,10 @@ class _Compiler:
             fallback=fallback,
             everywhere=not hosts or "" in hosts,
             certificates=certificates,
+            tls=frozenset((*certificates, *(host for tls in spec.tls for host in tls.hosts))),
+            redirects=self._options.ssl_redirect,
+            lends=lends,
+            www={www(host): host for host in rules if host and "*" not in host} if self._options.www else {},
             backends=self._named,
             secrets=frozenset(asked),
             asked=frozenset(view.asked),
@@ -145,18 +164,38 @@ class _Compiler:
                 where = f"{field}.http.paths[{place}]"
                 backend = self._backend(path.backend, f"{where}.backend")
                 exact = path.path_type == "Exact"
-                route = self._route(host, path.path or "/", backend, exact=exact)
+                route = self._route(host, path.path or "/", backend, path.backend, exact=exact)
                 key = path_key(route.path)
                 same = route.path_type, key if exact else key.rstrip(b"/")
-                found.setdefault(host, []).append(Rule(route, same, f"{where}.path"))
+                regex = self._options.use_regex or (route.actions is not None and bool(route.actions.rewrite))
+                found.setdefault(host, []).append(Rule(route, same, f"{where}.path", regex))
+        if self._options.app_root:
+            for rules in found.values():
+                rules.append(self._root(rules))
         return found
+
+    def _root(self, rules: list[Rule]) -> Rule:
+        """The rule by which "/" is redirected, also where the Ingress has no such path (ingress-nginx: app-root)."""
+        route = min((rule.route for rule in rules), key=lambda each: each.path != "/")
+        made = msgspec.structs.replace(route, path="/", path_type="Exact")
+        return Rule(made, ("Exact", b"/"), f"metadata.annotations[{NGINX}app-root]", literal=True)
+
+    def _lent(self, rules: dict[str, list[Rule]]) -> dict[str, str]:
+        """Each alias, and the first host of the Ingress, whose rules it has."""
+        host = next((host for host in rules if host), "")
+        if self._options.aliases and not host:
+            field = f"metadata.annotations[{NGINX}server-alias]"
+            self._subject.warning(field, "has no effect: no rule has a host that it could be an alias of", "add a host")
+        return dict.fromkeys(self._options.aliases, host) if host else {}
 
     def _backend(self, backend: IngressBackend, field: str) -> str:
         namespace = self._ingress.metadata.namespace
         return self._backends.of(namespace, backend, self._options, self._subject, field, self._named)
 
-    def _route(self, host: str, path: str, backend: str, *, exact: bool = False) -> RouteSpec:
+    def _route(self, host: str, path: str, backend: str, to: IngressBackend, *, exact: bool = False) -> RouteSpec:
         metadata, options = self._ingress.metadata, self._options
+        service = to.service or ServiceBackend()
+        meant = Meant(metadata.namespace, metadata.name, service.name, str(service.port), path)
         return RouteSpec(
             namespace=metadata.namespace,
             name=metadata.name,
@@ -172,6 +211,7 @@ class _Compiler:
             send_timeout=options.send_timeout,
             tries=options.tries,
             sample_ratio=options.sample_ratio,
+            actions=actions_of(options, meant),
         )
 
 

@@ -167,6 +167,8 @@ class Backends:
                 server_name = server_name_of(scheme, endpoints)
             elif port is None:
                 endpoints, findings = (), (_no_port(service, wanted.port),)
+            elif options.service_upstream and service.spec.cluster_ip not in ("", "None"):
+                endpoints = (EndpointSpec(service.spec.cluster_ip, port.port),)
             else:
                 slices = view.slices((namespace, wanted.name))
                 endpoints = endpoints_of(slices, service, port, self._zone)
@@ -223,6 +225,8 @@ def _key(namespace: str, service: ServiceBackend, options: Options) -> str:
         key += f";hash={options.hash_by}"
     elif options.policy != "round_robin":
         key += f";{options.policy}"
+    if options.service_upstream:
+        key += ";service"
     return key if options.scheme is None else f"{key};{options.scheme}"
 
 

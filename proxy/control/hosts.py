@@ -6,11 +6,18 @@ everything else as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.control.problem import Problem
+from msgspec.structs import replace
+
+from proxy.control.actions import by_https, to_host
+from proxy.control.annotations import NGINX
+from proxy.control.problem import Problem, quoted
+from proxy.route.actions import VARIABLES
+from proxy.route.regex import Pattern, affordable
 from proxy.route.spec import HostSpec, RouteSpec
+from proxy.route.template import parse
 
 if TYPE_CHECKING:
     from proxy.control.claims import Claims, Rule
@@ -31,23 +38,94 @@ class Resolved(NamedTuple):
     conflicts: tuple[Conflict, ...]
 
 
-def resolve(host: str, claimants: Sequence[Claims]) -> Resolved:
-    """The rules of a host; ``claimants`` are in order of precedence. That of "" leaves its default to `fallback`."""
+def resolve(host: str, claimants: Sequence[Claims], *, tls: bool = False) -> Resolved:
+    """The rules of a host; ``claimants`` are in order of precedence, ``tls`` says that it is in a TLS section.
+
+    That of "" leaves its default to `fallback`.
+    """
     conflicts: list[Conflict] = []
-    owners: dict[tuple[str, bytes], RouteSpec] = {}
+    owners: dict[tuple[str, bytes], tuple[Claims, Rule]] = {}
     default: RouteSpec | None = None
     for claims in claimants:
         for rule in claims.rules.get(host, ()):
-            first = owners.setdefault(rule.same, rule.route)
-            if first is not rule.route:
-                conflicts += _taken(claims, rule, first)
+            _, first = owners.setdefault(rule.same, (claims, rule))
+            if first is not rule:
+                conflicts += _taken(claims, rule, first.route)
         wanted = claims.defaults.get(host)
         if wanted is not None and default is not None:
             owner = f"{default.namespace}/{default.name}"
             message = f"{host} already has the defaultBackend of Ingress {owner}, which goes first"
             conflicts.append(_conflict(claims, "spec.defaultBackend", message, "keep one of them"))
-        default = default or wanted
-    return Resolved(HostSpec(host, tuple(owners.values()), default), tuple(conflicts))
+        if default is None and wanted is not None:
+            default = by_https(wanted) if tls and claims.redirects else wanted
+    routes, dropped = _routes(list(owners.values()), tls)
+    return Resolved(HostSpec(host, tuple(routes), default), (*conflicts, *dropped))
+
+
+def _routes(owners: list[tuple[Claims, Rule]], tls: bool) -> tuple[list[RouteSpec], list[Conflict]]:
+    """The routes of a host's rules, and what it costs them that they share it."""
+    dropped: list[Conflict] = []
+    good: dict[str, Pattern] = {}
+    bad: dict[str, str] = {}
+    regex = any(rule.regex for _, rule in owners)
+    if regex:
+        good, bad = affordable(rule.route.path for _, rule in owners if not rule.literal)
+    routes = []
+    for claims, rule in owners:
+        route = rule.route
+        if regex and not rule.literal:
+            if route.path in bad:
+                hint = "RE2 has no look-around and no back references" if "RE2" in bad[route.path] else ""
+                message = f"{quoted(route.path)} {bad[route.path]}; this path takes no requests"
+                dropped.append(_conflict(claims, rule.field, message, hint))
+                continue
+            missing = _missing(route, good[route.path].groups)
+            if missing:
+                message = f"the path has {good[route.path].groups} groups, so that in {missing} is always empty"
+                dropped.append(_conflict(claims, rule.field, message, "add parentheses to the path"))
+            route = replace(route, path_type="Regex")
+        routes.append(by_https(route) if tls and claims.redirects else route)
+    return routes, dropped
+
+
+def _missing(route: RouteSpec, groups: int) -> str:
+    """The first template of a route that names a group its path does not have, and the group; "" if there is none."""
+    actions = route.actions
+    if actions is None:
+        return ""
+    templates = (("rewrite-target", actions.rewrite), ("x-forwarded-prefix", actions.prefix))
+    for name, template in (*templates, ("its redirect", actions.redirect)):
+        for part in parse(template, VARIABLES):
+            if isinstance(part, int) and part > groups:
+                return f"{name} ${part}"
+    return ""
+
+
+def borrowed(host: str, claimants: Sequence[Claims], of: Callable[[str], HostSpec]) -> HostSpec:
+    """The rules of a host that no Ingress has a rule for, but may be another name of one; ``of`` resolves that one.
+
+    An alias goes before a redirect from or to www. A default is no rule.
+    """
+    for claims in claimants:
+        lender = claims.lends.get(host)
+        if lender:
+            spec = of(lender)
+            default = None if spec.default is None else replace(spec.default, host=host)
+            return HostSpec(host, tuple(replace(route, host=host) for route in spec.routes), default)
+    for claims in claimants:
+        target = claims.www.get(host)
+        if target:
+            return HostSpec(host, (to_host(claims.rules[target][0].route, target, host),))
+    return HostSpec(host)
+
+
+def needless(host: str, claimants: Sequence[Claims]) -> Iterable[Conflict]:
+    """Aliases and redirects of a host that has rules of its own, which go first."""
+    for claims in claimants:
+        wishes = ((claims.lends, "server-alias"), (claims.www, "from-to-www-redirect"))
+        for name in [name for names, name in wishes if host in names]:
+            message = f"has no effect for {host}, which has rules of its own"
+            yield _conflict(claims, f"metadata.annotations[{NGINX}{name}]", message, "")
 
 
 def _taken(claims: Claims, rule: Rule, owner: RouteSpec) -> Iterable[Conflict]:

@@ -39,6 +39,9 @@ CONTEXT: Final = (
     b"x-b3-flags",
 )
 
+# What a trusted peer may say of the client (`admit.forwarded`).
+FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
+
 _REQUEST: Final[dict[bytes, int]] = {
     b"host": FRAME,
     b"content-length": FRAME,
@@ -149,6 +152,7 @@ def tokens(value: bytes) -> list[bytes]:
     return [item for part in value.lower().split(b",") if (item := part.strip(b" \t"))]
 
 
-def without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """The field lines whose names are not in ``names`` (lower-case)."""
-    return [line for line in lines if line[: line.index(b":")].lower() not in names]
+def without(fields: bytes, names: set[bytes]) -> bytes:
+    """The field lines, each with its CRLF, whose names are not in ``names`` (lower-case)."""
+    lines = fields.split(b"\r\n")[:-1]
+    return b"".join([line + b"\r\n" for line in lines if line[: line.index(b":")].lower() not in names])

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.errors import Fault, Kind
 from proxy.http1.fields import TOKEN, tokens
-from proxy.http1.scan import RequestHead, ResponseHead
+from proxy.http1.head import RequestHead, ResponseHead
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
@@ -59,12 +59,17 @@ def response_framing(head: ResponseHead, method: bytes) -> int:
 
 def content_length(value: bytes) -> int:
     """A Content-Length's value in bytes, 1*DIGIT (RFC 9110 section 8.6). Raises `Fault`: BAD_FRAMING."""
-    # bytes.isdigit() is ASCII only, and false for "", "+5", "1_0" and "1 0".
-    if not value.isdigit() or len(value) > _MOST_TEXT:
+    length = len(value)
+    if not 0 < length <= _MOST_TEXT:
         raise Fault(Kind.BAD_FRAMING, "Content-Length is not a number")
-    if len(value) > _MOST_DIGITS and len(value.lstrip(b"0")) > _MOST_DIGITS:
+    if length > _MOST_DIGITS and value.isdigit() and len(value.lstrip(b"0")) > _MOST_DIGITS:
         raise Fault(Kind.BAD_FRAMING, "Content-Length is too large")
-    return int(value)
+    size = 0
+    for digit in value:
+        if not 0x30 <= digit <= 0x39:
+            raise Fault(Kind.BAD_FRAMING, "Content-Length is not a number")
+        size = size * 10 + digit - 0x30
+    return size
 
 
 def _coding(value: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import string
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
@@ -85,6 +86,36 @@ class Trust:
         if address.version == 6 and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks if network.version == address.version)
+
+
+class Ranges:
+    """Whether an address lies in one of many networks, by bisection: nothing is remembered of who has asked."""
+
+    __slots__ = ("_first", "_last", "_networks")
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(_unmapped_network(network) for network in networks)
+        v4 = ipaddress.collapse_addresses(each for each in self._networks if isinstance(each, ipaddress.IPv4Network))
+        v6 = ipaddress.collapse_addresses(each for each in self._networks if isinstance(each, ipaddress.IPv6Network))
+        # Per version the first and last addresses of disjoint networks, in order.
+        found: dict[int, list[Network]] = {4: list(v4), 6: list(v6)}
+        self._first = {version: [int(each.network_address) for each in every] for version, every in found.items()}
+        self._last = {version: [int(each.broadcast_address) for each in every] for version, every in found.items()}
+
+    def __repr__(self) -> str:
+        return f"Ranges({', '.join(map(str, self._networks)) or 'none'})"
+
+    def holds(self, text: str) -> bool:
+        """True for an IPv4 or IPv6 address in the networks, an IPv4-mapped one as IPv4; False for no address."""
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        if address.version == 6 and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        number, version = int(address), address.version
+        place = bisect_right(self._first[version], number) - 1
+        return place >= 0 and number <= self._last[version][place]
 
 
 def _unmapped_network(network: Network) -> Network:

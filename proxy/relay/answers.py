@@ -31,6 +31,12 @@ def answer(
     )
 
 
+def redirect(status: int, location: bytes) -> tuple[bytes, bytes, bytes]:
+    """Body, content type and header lines of a redirect. The body does not repeat what the client sent."""
+    text = b"%d %b\n" % (status, REASONS.get(status, b"Redirect"))
+    return text, b"text/plain; charset=utf-8", b"Location: %b\r\n" % location
+
+
 def fault_body(kind: Kind, trace_id: str, accept: bytes) -> tuple[bytes, bytes]:
     """The body and content type that explain a fault: JSON where `Accept` names it, else text."""
     status = kind.status

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from proxy.route.doing import does
 from proxy.route.match import path_key
 from proxy.route.near import near_host, near_path
+from proxy.route.regex import Pattern, precedence
 from proxy.route.spec import BackendSpec, RouteSpec, TableSpec
 from proxy.route.stats import RouteStats
 from proxy.route.table import Table
@@ -99,6 +101,8 @@ def explain(
 
 def covers(rule: RouteSpec, path: bytes) -> bool:
     """Whether a rule's path matches a request path in normal form (Ingress v1, "Path types")."""
+    if rule.path_type == "Regex":
+        return Pattern(rule.path).matches(path, path.lower())
     key = path_key(rule.path)
     if rule.path_type == "Exact":
         return path == key
@@ -131,9 +135,16 @@ def _tier(rule: RouteSpec, host: str) -> int | None:
     return 1 if label and dot and rule.host == f"*.{rest}" else None
 
 
-def _order(rule: RouteSpec, host: str) -> tuple[int, int, bool]:
-    """Sorts matching rules by precedence: host, then longest path, then Exact; equal ones keep the table's order."""
-    return _tier(rule, host) or 0, -len(path_key(rule.path).rstrip(b"/")), rule.path_type != "Exact"
+def _order(rule: RouteSpec, host: str) -> tuple[int, int, bool, bytes]:
+    """Sorts matching rules by precedence: host, then longest path, then Exact; equal ones keep the table's order.
+
+    Regular expressions go by their text (`route.regex.precedence`).
+    """
+    tier = _tier(rule, host) or 0
+    if rule.path_type == "Regex":
+        length, raw = precedence(rule.path)
+        return tier, -length, True, bytes(255 - byte for byte in raw)
+    return tier, -len(path_key(rule.path).rstrip(b"/")), rule.path_type != "Exact", b""
 
 
 def _defaults(table: TableSpec, host: str) -> Iterator[RouteSpec]:
@@ -151,8 +162,11 @@ def _why_won(route: RouteSpec | None, host: str, others: bool) -> str:
     if not route.path:
         return "No rule matches both this host and this path, so a default backend serves it."
     whose = ("is for exactly this host", f"covers this host by its wildcard {route.host}", "is for any host")
-    path = "is exactly this path" if route.path_type == "Exact" else f"has a path, {route.path}, that holds this one"
     best = "; of all rules that match it is the most specific" if others else "; no other rule matches"
+    path = "is exactly this path" if route.path_type == "Exact" else f"has a path, {route.path}, that holds this one"
+    if route.path_type == "Regex":
+        path = f"has a regular expression, {route.path}, that matches this path"
+        best = "; of all that match it is the longest text" if others else best
     return f"It {whose[_tier(route, host) or 0]} and {path}{best}."
 
 
@@ -162,6 +176,10 @@ def _why_lost(rule: RouteSpec, winner: RouteSpec, host: str) -> str:
         if tier == 1:
             return f"its host is a wildcard, and a rule for exactly {host} goes first"
         return f"it has no host, and a rule for {winner.host} goes first"
+    if rule.path_type == "Regex" and winner.path_type == "Exact":
+        return f"it is a regular expression, and {winner.path} is exactly this path"
+    if rule.path_type == "Regex" and rule.path != winner.path:
+        return f"regular expressions go by the length of their text, and {winner.path} goes before {rule.path}"
     mine, theirs = path_key(rule.path).rstrip(b"/"), path_key(winner.path).rstrip(b"/")
     if len(mine) < len(theirs):
         return f"its path {rule.path} is shorter than {winner.path}"
@@ -179,6 +197,8 @@ def _near(table: TableSpec, host: str, path: bytes, helpless: bool) -> Iterator[
                 reason = near_path(rule, path)
                 if reason:
                     yield Candidate(rule, reason)
+                elif helpless and rule.path_type == "Regex":
+                    unrelated.append(Candidate(rule, f"the regular expression {rule.path} does not match"))
                 elif helpless:
                     unrelated.append(Candidate(rule, f"the path is not {rule.path} and not below it"))
         elif covers(rule, path):
@@ -205,6 +225,7 @@ def render(explanation: Explanation) -> str:
         lines += ["No route", f"  {explanation.reason}"]
     else:
         lines += [f"Route {_title(route)}", f"  {explanation.reason}", *_backend_lines(backend, route)]
+        lines += [f"  {each}" for each in does(route, explanation.scheme, explanation.host, explanation.path)]
     if explanation.scheme == "https":
         lines.append(f"  certificate: {explanation.certificate or 'none for this host, so a self-signed one is shown'}")
     if explanation.lost:

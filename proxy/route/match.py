@@ -8,7 +8,7 @@ than the deepest rule it follows.
 from __future__ import annotations
 
 import re
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _SLASHES: Final = re.compile(rb"/{2,}")
@@ -24,9 +24,6 @@ class Rule(Protocol):
     def path(self) -> str:
         """As written in the Ingress."""
         ...
-
-
-R = TypeVar("R", bound=Rule)
 
 
 def path_key(path: str) -> bytes:
@@ -47,20 +44,20 @@ def _normal(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in _UNRESERVED else b"%" + digits.upper()
 
 
-class Node(Generic[R]):
+class Node:
     """One path prefix that a rule has or that leads to one."""
 
     __slots__ = ("deeper", "rule")
 
     def __init__(self) -> None:
-        self.rule: R | None = None  # the longest Prefix rule that covers this prefix, itself included
+        self.rule: Any = None  # the longest Prefix rule that covers this prefix, itself included
         self.deeper = False  # whether any longer prefix has a rule
 
     def __repr__(self) -> str:
         return f"Node({self.rule!r}, deeper={self.deeper})"
 
 
-class PathTree(Generic[R]):
+class PathTree:
     """The paths of one host. Add every rule, then `seal`, then `find`.
 
     Of two rules with the same type and path the first one added stays. ``/foo`` and ``/foo/`` are one Prefix rule,
@@ -70,18 +67,18 @@ class PathTree(Generic[R]):
     __slots__ = ("exact", "nodes", "root")
 
     def __init__(self) -> None:
-        self.exact: dict[bytes, R] = {}
-        self.nodes: dict[bytes, Node[R]] = {}
-        self.root: R | None = None  # Prefix "/"
+        self.exact: dict[bytes, Any] = {}
+        self.nodes: dict[bytes, Node] = {}
+        self.root: Any = None  # Prefix "/"
 
     def __repr__(self) -> str:
         return f"PathTree({len(self.exact)} exact, {len(self.nodes)} nodes, root={self.root!r})"
 
-    def add_exact(self, rule: R) -> None:
+    def add_exact(self, rule: Rule) -> None:
         """An Exact rule: the whole path, trailing slash included."""
         self.exact.setdefault(path_key(rule.path), rule)
 
-    def add_prefix(self, rule: R) -> None:
+    def add_prefix(self, rule: Rule) -> None:
         """A Prefix rule: whole elements."""
         key = path_key(rule.path).rstrip(b"/")
         if not key:
@@ -111,7 +108,7 @@ class PathTree(Generic[R]):
                 slash = key.rfind(b"/")
                 node.rule = self.nodes[key[:slash]].rule if slash > 0 else self.root
 
-    def find(self, path: bytes) -> R | None:
+    def find(self, path: bytes) -> Any:
         """The rule for a path in normal form: the longest match, and of equal ones the Exact."""
         if self.exact:
             rule = self.exact.get(path)

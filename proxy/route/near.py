@@ -15,6 +15,8 @@ _ALIKE: Final = 0.85  # of SequenceMatcher.ratio: one letter of seven
 
 def near_path(rule: RouteSpec, path: bytes) -> str:
     """Why a rule whose host matches misses this path (in normal form), "" where the two have nothing in common."""
+    if rule.path_type == "Regex":
+        return ""
     whole = path_key(rule.path)
     key = whole.rstrip(b"/")
     if rule.path_type == "Exact" and path.rstrip(b"/") == key:

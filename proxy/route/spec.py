@@ -13,6 +13,7 @@ import msgspec
 
 Policy = Literal["round_robin", "least_conn", "ewma", "hash"]
 Scheme = Literal["http", "https"]
+PathType = Literal["Exact", "Prefix", "Regex"]
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,12 +43,41 @@ class BackendSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     verify: bool = False  # ingress-nginx: proxy-ssl-verify is off by default
 
 
+class ActionSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a route does beyond forwarding; a route that does nothing of it has none (`route.actions`).
+
+    Networks are in CIDR notation. ``redirect``, ``rewrite`` and ``prefix`` are templates (`route.template`) with the
+    groups of the route's path, if that is an expression. ``redirect_code`` and ``https`` are statuses, 0 for none.
+    """
+
+    closed: str = ""  # why no request is served here: it asks for a protection that cannot be given
+    allow: tuple[str, ...] = ()  # only these networks; () for all
+    deny: tuple[str, ...] = ()  # not these, whatever ``allow`` says
+    redirect: str = ""  # an absolute URL
+    redirect_code: int = 0
+    https: int = 0  # plain requests are redirected to https with this status
+    app_root: str = ""  # where "/" is redirected to: a path
+    rewrite: str = ""  # the path for the upstream
+    upstream_host: str = ""  # Host for the upstream
+    prefix: str = ""  # X-Forwarded-Prefix
+    response_headers: tuple[tuple[str, str], ...] = ()  # name and value; without a value the field is taken away
+    retry_on: tuple[str, ...] = ("error", "timeout")  # nginx: proxy_next_upstream
+    retry_timeout: float = 0.0  # seconds from the first attempt in which there may be another; 0 for no limit
+    recorded: bool = True  # False: no spans
+    trust_incoming: bool = True  # False: a trace that comes along is linked to, not continued
+    span_name: str = ""  # of the SERVER span; $request_method is filled in
+    logged: bool = True  # False: no access-log records
+
+
+NOTHING = ActionSpec()
+
+
 class RouteSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One path of one Ingress rule.
 
     ``host`` is lower-case, "" for any host, or ``*.example.org``. ``path`` is the Ingress path as written, which is
-    the span's ``http.route``. Times are seconds; ``body_limit`` is bytes, 0 for none; ``sample_ratio`` None means
-    the proxy's own sampler.
+    the span's ``http.route``; ``path_type`` Regex says that it is a regular expression (`route.regex`). Times are
+    seconds; ``body_limit`` is bytes, 0 for none; ``sample_ratio`` None means the proxy's own sampler.
     """
 
     namespace: str
@@ -56,7 +86,7 @@ class RouteSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     resource_version: str
     host: str
     path: str
-    path_type: Literal["Exact", "Prefix"]
+    path_type: PathType
     backend: str
     body_limit: int = 1024 * 1024  # ingress-nginx: proxy-body-size 1m
     connect_timeout: float = 5.0  # ingress-nginx: proxy-connect-timeout
@@ -64,6 +94,7 @@ class RouteSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     send_timeout: float = 60.0  # nginx: proxy_send_timeout, between two writes
     tries: int = 3  # ingress-nginx: proxy-next-upstream-tries
     sample_ratio: float | None = None
+    actions: ActionSpec | None = None
 
 
 class HostSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

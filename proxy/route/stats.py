@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -103,17 +102,23 @@ class RouteStats:
         request becomes its bucket's exemplar if it was recorded, as only then can its trace be found.
         """
         statuses = self._statuses
-        if status in statuses:
-            statuses[status] += 1
-        else:
-            statuses[status] = 1
+        statuses[status] = statuses.get(status, 0) + 1
         if error_type:
             self._faults[error_type] = self._faults.get(error_type, 0) + 1
         # bisect_left: a value equal to a bound belongs to that bound's bucket ("le", OpenMetrics).
-        bucket = bisect_left(_DURATION_NS, duration_ns)
+        bucket = 0  # most requests are in the first, and few far from it: no search
+        for bound in _DURATION_NS:
+            if duration_ns <= bound:
+                break
+            bucket += 1
         self._buckets[bucket] += 1
         self._duration_ns += duration_ns
-        self._self_buckets[bisect_left(_SELF_NS, self_ns)] += 1
+        own = 0
+        for bound in _SELF_NS:
+            if self_ns <= bound:
+                break
+            own += 1
+        self._self_buckets[own] += 1
         self._self_ns += self_ns
         if recorded:
             self._exemplars[bucket] = (trace_id, duration_ns, end_ns)

@@ -5,11 +5,13 @@ The next generation is made of it (`Table.successor`): it shares the trees and r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from proxy.errors import SettingsError
+from proxy.route.actions import Actions
 from proxy.route.change import TableChange, whole
 from proxy.route.match import PathTree
+from proxy.route.regex import Pattern, PatternError, RegexPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +29,7 @@ class Route:
     """
 
     __slots__ = (
+        "actions",  # what is done beyond forwarding; None for nothing
         "backend",
         "body_limit",  # bytes, 0 for none
         "connect_timeout",  # seconds
@@ -35,10 +38,12 @@ class Route:
         "name",
         "namespace",
         "path",
+        "pattern",  # the path as an expression, None where it is none
         "read_timeout",  # seconds, between two reads
         "resource_version",
         "sample_ratio",  # 0 to 1, None for the proxy's own sampler
         "send_timeout",  # seconds, between two writes
+        "span_name",  # what the SERVER span is called; "" for method and path
         "spec",
         "stats",
         "tries",  # most attempts for one request
@@ -47,6 +52,9 @@ class Route:
 
     def __init__(self, spec: RouteSpec, index: int, backend: Any, stats: RouteStats) -> None:
         self.spec: Final = spec
+        self.pattern: Final = pattern_of(spec) if spec.path_type == "Regex" else None
+        self.actions: Final = None if spec.actions is None else Actions(spec.actions, self.pattern)
+        self.span_name: Final = "" if spec.actions is None else spec.actions.span_name
         self.index: Final = index
         self.backend: Final = backend
         self.stats: Final = stats
@@ -69,18 +77,35 @@ class Route:
         return f"Route({self.index} {spec.namespace}/{spec.name}: {rule} -> {spec.backend})"
 
 
-def _tree(routes: list[Route]) -> PathTree[Route] | None:
+Paths: TypeAlias = PathTree | RegexPaths
+
+
+def _tree(routes: list[Route]) -> Paths | None:
     """The paths of a host's rules, None where it has none."""
     if not routes:
         return None
-    tree: PathTree[Route] = PathTree()
+    tree = PathTree()
+    expressions: RegexPaths = RegexPaths()
+    paths: Paths = tree
     for route in routes:
         if route.spec.path_type == "Exact":
             tree.add_exact(route)
-        else:
+            expressions.add_exact(route)
+        elif route.pattern is None:
             tree.add_prefix(route)
-    tree.seal()
-    return tree
+        else:
+            paths = expressions
+            expressions.add(route.pattern, route)
+    paths.seal()
+    return paths
+
+
+def pattern_of(rule: RouteSpec) -> Pattern:
+    """A rule's path as an expression; raises `SettingsError` if it is none."""
+    try:
+        return Pattern(rule.path)
+    except PatternError as error:
+        raise SettingsError(f"Ingress {rule.namespace}/{rule.name}: the path {rule.path!r} {error}") from None
 
 
 class Table:
@@ -91,7 +116,8 @@ class Table:
     ones the Exact (Ingress v1). What no rule matches goes to the default backend of the Ingress that names the host,
     then to the table's. Of two rules that are the same the first in ``spec.routes`` holds.
 
-    Raises `SettingsError` if a route names a backend that ``backends`` does not have.
+    Where a host's paths are expressions, `route.regex` says which is the first. Raises `SettingsError` if a route
+    names a backend that ``backends`` does not have, or if its path is no expression.
     """
 
     __slots__ = ("_any", "_defaults", "_hosts", "_next", "_routes", "_wildcards", "default", "generation")
@@ -104,9 +130,9 @@ class Table:
     ) -> None:
         self.generation = spec.generation
         self.default: Route | None = None
-        self._any: PathTree[Route] | None = None
-        self._hosts: dict[bytes, PathTree[Route]] = {}
-        self._wildcards: dict[bytes, PathTree[Route]] = {}  # by what follows the label: b".example.org"
+        self._any: Paths | None = None
+        self._hosts: dict[bytes, Paths] = {}
+        self._wildcards: dict[bytes, Paths] = {}  # by what follows the label: b".example.org"
         self._defaults: dict[bytes, Route] = {}
         self._routes: dict[str, tuple[Route, ...]] = {}  # by the rule's host, its default last
         self._next = 0  # index
@@ -197,7 +223,7 @@ class Table:
         self._next = index + 1
         return Route(rule, index, backend, stats_of(rule))
 
-    def _place(self, host: str, tree: PathTree[Route] | None, default: Route | None) -> None:
+    def _place(self, host: str, tree: Paths | None, default: Route | None) -> None:
         if not host:
             self._any = tree
             self.default = default
@@ -218,6 +244,7 @@ class Table:
 
         ``host`` is lower-case without port and trailing dot, ``path`` is in normal form (`admit.target`).
         """
+        route: Route | None
         tree = self._hosts.get(host)
         if tree is not None:
             route = tree.find(path)

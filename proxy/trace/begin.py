@@ -15,8 +15,8 @@ asks for zero there, and OpenTelemetry for Go, thus HotROD, refuses a ``tracepar
 
 from __future__ import annotations
 
-from proxy.trace import ids
 from proxy.trace.context import SAMPLED, RemoteContext
+from proxy.trace.ids import span_id, trace_id
 from proxy.trace.record import Link, RequestRecord
 from proxy.trace.sampling import Sampler
 
@@ -34,29 +34,29 @@ def begin(
     ``remote`` is what `Propagation.extract` found, ``trusted`` whether its sender may continue a trace; ``ratio`` is
     the route's own; ``wanted`` False keeps the request unrecorded whatever the sampler says.
     """
-    record.span_id = ids.span_id()
+    record.span_id = span_id()
     record.parent_id = b""
     record.tracestate = b""
     record.link = None
     parent_flags = None
     flags = 0
     if remote is None:
-        trace_id = ids.trace_id()
+        own = trace_id()
     elif trusted:
-        trace_id = remote.trace_id or ids.trace_id()
+        own = remote.trace_id or trace_id()
         record.parent_id = remote.span_id
         record.tracestate = remote.tracestate
         flags = remote.flags
         if remote.sampled is not None:
             parent_flags = flags
     else:
-        trace_id = ids.trace_id()
+        own = trace_id()
         if remote.trace_id:
             record.link = Link(remote.trace_id, remote.span_id, remote.flags, remote.tracestate)
-    record.trace_id = trace_id
-    record.recorded = wanted and sampler.decide(trace_id, parent_flags, ratio, record.tracestate)
+    record.trace_id = own
+    record.recorded = wanted and sampler.decide(own, parent_flags, ratio, record.tracestate)
     if record.recorded:
         record.flags = flags | SAMPLED
-        record.tracestate = sampler.state(trace_id, parent_flags, ratio, record.tracestate)
+        record.tracestate = sampler.state(own, parent_flags, ratio, record.tracestate)
     else:
         record.flags = 0

@@ -27,6 +27,8 @@ METHOD_LIMIT: Final = 64
 USER_AGENT_LIMIT: Final = 1024
 URL_LIMIT: Final = 8 * 1024  # nginx: large_client_header_buffers
 
+_REQUEST_METHOD: Final = b"$request_method"  # in a route's own span name
+
 _UNSET: Final = wire.delimited(_STATUS, b"")
 
 
@@ -97,7 +99,8 @@ class Chunks:
 
     def server(self, record: RequestRecord) -> bytes:
         """Of a SERVER span: its name, kind, status, and what follows from route, status, host, port and version."""
-        name, method = self._method(record.method)
+        verb, method = self._method(record.method)
+        name = verb
         route = record.route
         status = record.status
         error = server_error(record)
@@ -107,8 +110,10 @@ class Chunks:
         parts = [wire.number(_KIND, _KIND_SERVER), _error(error, status) if failed else _UNSET, method]
         if route is not None and route.path:
             path = wire.utf8(route.path.encode("utf-8", "replace"), URL_LIMIT)
-            name += b" " + path
+            name = verb + b" " + path
             parts.append(wire.text(semconv.HTTP_ROUTE.name, path))
+        if route is not None and route.span_name:
+            name = route.span_name.encode("utf-8", "replace").replace(_REQUEST_METHOD, verb)
         if status:
             parts.append(_integer(semconv.HTTP_RESPONSE_STATUS_CODE, status))
         parts.append(_text(semconv.URL_SCHEME, record.scheme))

@@ -14,6 +14,7 @@ from typing import Final
 
 from proxy.errors import SettingsError
 from proxy.trace import b3, jaeger, w3c
+from proxy.trace.lines import default_lines
 
 SAMPLED: Final = w3c.SAMPLED
 DEBUG: Final = 0x100
@@ -125,29 +126,14 @@ _PROBES: Final[dict[str, tuple[tuple[bytes, _Reader], ...]]] = {
     "b3multi": _B3_PROBES,
 }
 
-# Writing. Each writer returns header lines; those that do not depend on ids are ready by the flags.
+# Writing. Each writer returns header lines.
 
 Writer = Callable[[bytes, bytes, int, bytes], bytes]
 """(trace id, span id, flags, tracestate) to header lines, each ending in CRLF."""
 
-_W3C_FLAGS: Final = tuple(f"-{flags & 0xFF:02x}\r\n" for flags in range(_FLAGS + 1))
-_JAEGER_FLAGS: Final = tuple(
-    f":0:{jaeger.SAMPLED | jaeger.DEBUG if flags & DEBUG else flags & SAMPLED:x}\r\n" for flags in range(_FLAGS + 1)
-)
-
 
 def _decision(flags: int) -> int:
     return b3.DEBUG if flags & DEBUG else flags & SAMPLED
-
-
-def _write_default(trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes) -> bytes:
-    """The two formats of the default setting, in one go."""
-    trace, span = trace_id.hex(), span_id.hex()
-    flags &= _FLAGS
-    lines = (
-        f"traceparent: 00-{trace}-{span}{_W3C_FLAGS[flags]}uber-trace-id: {trace}:{span}{_JAEGER_FLAGS[flags]}"
-    ).encode()
-    return b"".join((lines, b"tracestate: ", tracestate, b"\r\n")) if tracestate else lines
 
 
 def _write_tracecontext(trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes) -> bytes:
@@ -179,7 +165,7 @@ _WRITERS: Final[dict[str, Writer]] = {
 def _writer(formats: tuple[str, ...]) -> Writer:
     writers = tuple(_WRITERS[name] for name in formats if name in _WRITERS)
     if set(formats) & set(_WRITERS) == {"tracecontext", "jaeger"}:
-        return _write_default
+        return default_lines
 
     def write(trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes) -> bytes:
         return b"".join([each(trace_id, span_id, flags, tracestate) for each in writers])
@@ -194,11 +180,10 @@ def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 class Propagation:
     """The formats of ``formats`` (`OTEL_PROPAGATORS`), in order of precedence; one listed twice counts once.
 
-    ``inject(trace_id, span_id, flags, tracestate)`` returns the header lines for an upstream, each ending in CRLF;
-    ``span_id`` is the CLIENT span's. Raises `SettingsError` for a format that does not exist.
+    Raises `SettingsError` for a format that does not exist.
     """
 
-    __slots__ = ("_probes", "_replaced", "formats", "inject")
+    __slots__ = ("_default", "_probes", "_replaced", "_write", "formats")
 
     def __init__(self, formats: tuple[str, ...]) -> None:
         for name in formats:
@@ -207,12 +192,19 @@ class Propagation:
         if "none" in formats and len(set(formats)) > 1:
             raise SettingsError(f"OTEL_PROPAGATORS: 'none' stands alone, not in {','.join(formats)!r}")
         self.formats: Final = tuple(dict.fromkeys(formats))
-        self.inject: Final = _writer(self.formats)
+        self._write = _writer(self.formats)
+        self._default = self._write is default_lines
         self._probes = tuple(dict.fromkeys(probe for name in self.formats for probe in _PROBES.get(name, ())))
         self._replaced = frozenset[bytes]().union(*(_FORMAT_FIELDS[name] for name in self.formats))
 
     def __repr__(self) -> str:
         return f"Propagation({','.join(self.formats) or 'none'})"
+
+    def inject(self, trace_id: bytes, span_id: bytes, flags: int, tracestate: bytes) -> bytes:
+        """The header lines for an upstream, each ending in CRLF; ``span_id`` is the CLIENT span's."""
+        if self._default:
+            return default_lines(trace_id, span_id, flags, tracestate)
+        return self._write(trace_id, span_id, flags, tracestate)
 
     def extract(self, fields: Fields) -> RemoteContext | None:
         """The first listed format's valid context. Whatever the fields hold, nothing is raised."""

@@ -107,28 +107,8 @@ class Encoder:
         """The SERVER span of ``record`` and a CLIENT span for each attempt, as `ScopeSpans.spans` fields."""
         outcome = record.outcome
         error = record.error_type
-        route = record.route
-        server_key = (
-            -1 if route is None else route.index,
-            record.generation,
-            record.status,
-            record.method,
-            record.host,
-            record.server_port,
-            record.scheme,
-            record.version,
-            outcome,
-            error,
-        )
-        try:
-            static = self._servers[server_key]
-        except KeyError:
-            static = self._server(record, server_key)
-        peer_key = (record.client_address, record.peer_address, record.user_agent)
-        try:
-            peer = self._peers[peer_key]
-        except KeyError:
-            peer = self._peer(record, peer_key)
+        static = self.server_chunk(record)
+        peer = self.peer_chunk(record)
 
         path = record.path
         length = len(path)
@@ -185,6 +165,8 @@ class Encoder:
 
         attempts = record.attempts
         if attempts:
+            if record.sent_path:  # of the rest only the query is the same
+                target = wire.utf8(record.sent_path, chunks.URL_LIMIT) + target[len(path) :]
             gone = outcome == semconv.CLIENT_GONE or error == semconv.CLIENT_GONE
             for attempt in attempts:
                 span = self._attempt(record, attempt, gone and attempt is attempts[-1], target, state, start, end)
@@ -204,21 +186,7 @@ class Encoder:
         end: int,
     ) -> bytes:
         """A CLIENT span within the SERVER span's ``start`` and ``end``; ``gone``: the client left during it."""
-        key = (
-            record.method,
-            attempt.host,
-            attempt.port,
-            attempt.scheme,
-            attempt.status,
-            attempt.error_type,
-            attempt.resend,
-            attempt.reused,
-            gone,
-        )
-        try:
-            static, origin = self._clients[key]
-        except KeyError:
-            static, origin = self._client(attempt, key)
+        static, origin = self.client_chunk(record, attempt, gone)
         connection = attempt.connection
         ends = b"" if connection is None else connection.span_attributes or _ends(connection)
         length = len(origin) + len(target)
@@ -255,7 +223,57 @@ class Encoder:
             head += numbers.opening(attempt)
         return b"".join((head, static, ends, url_head, origin, target, state))
 
-    # When a cache misses
+    # What repeats
+
+    def server_chunk(self, record: RequestRecord) -> bytes:
+        """`Chunks.server`, remembered."""
+        route = record.route
+        key = (
+            -1 if route is None else route.index,
+            record.generation,
+            record.status,
+            record.method,
+            record.host,
+            record.server_port,
+            record.scheme,
+            record.version,
+            record.outcome,
+            record.error_type,
+        )
+        try:
+            return self._servers[key]
+        except KeyError:
+            return self._server(record, key)
+
+    def peer_chunk(self, record: RequestRecord) -> bytes:
+        """`chunks.peer`, remembered."""
+        key = (record.client_address, record.peer_address, record.user_agent)
+        try:
+            return self._peers[key]
+        except KeyError:
+            return self._peer(record, key)
+
+    def client_chunk(self, record: RequestRecord, attempt: AttemptRecord, gone: bool) -> tuple[bytes, bytes]:
+        """`Chunks.client` and `chunks.origin`, remembered."""
+        key = (
+            record.method,
+            attempt.host,
+            attempt.port,
+            attempt.scheme,
+            attempt.status,
+            attempt.error_type,
+            attempt.resend,
+            attempt.reused,
+            gone,
+        )
+        try:
+            return self._clients[key]
+        except KeyError:
+            return self._client(attempt, key)
+
+    def forget(self) -> None:
+        """Let go of what belongs to an older table."""
+        self._servers.clear()
 
     def _server(self, record: RequestRecord, key: _ServerKey) -> bytes:
         chunk = self._chunks.server(record)

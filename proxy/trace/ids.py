@@ -20,22 +20,20 @@ _ZERO: Final = bytes(SPAN_ID_SIZE)
 
 _trace_ids: Final[list[bytes]] = []
 _span_ids: Final[list[bytes]] = []
-_next_trace_id: Final = _trace_ids.pop
-_next_span_id: Final = _span_ids.pop
 
 
 def trace_id() -> bytes:
     """A new trace id: 16 random bytes, not all zero."""
     if not _trace_ids:
         _trace_ids.extend(_cut_trace_ids(_block()))
-    return _next_trace_id()
+    return _trace_ids.pop()
 
 
 def span_id() -> bytes:
     """A new span id: 8 random bytes, not all zero."""
     if not _span_ids:
         _span_ids.extend(_cut_span_ids(_block()))
-    return _next_span_id()
+    return _span_ids.pop()
 
 
 def reseed() -> None:

@@ -53,6 +53,8 @@ class RouteIdentity(Protocol):
     def resource_version(self) -> str: ...
     @property
     def path(self) -> str: ...
+    @property
+    def span_name(self) -> str: ...
 
 
 class UpstreamIdentity(Protocol):
@@ -133,6 +135,7 @@ class RequestRecord:
         "attempts",  # tuple or list of AttemptRecord, in order
         "client_address",  # str: resolved client (X-Forwarded-For, PROXY protocol), else the peer
         "client_port",  # int: 0 when unknown
+        "detail",  # str: a fault's particulars, for the log
         "end_ns",  # stamp: last response byte handed to the kernel, or the failure
         "error_type",  # str: "" on success; a 5xx status without a fault is derived by the encoder
         "flags",  # int: W3C trace flags to send on
@@ -154,6 +157,7 @@ class RequestRecord:
         "route_ns",  # stamp: routing finished
         "scheme",  # str: "http" | "https", the original scheme
         "self_ns",  # duration, ns: spent inside the proxy itself
+        "sent_path",  # bytes: the path that the upstream is asked for, b"" where it is the same
         "server_port",  # int: port the client asked for (Host, X-Forwarded-Port, or the listener's)
         "span_id",  # bytes, 8
         "start_ns",  # stamp: first byte of the request read
@@ -187,11 +191,13 @@ class RequestRecord:
     generation: int
     status: int
     error_type: str
+    detail: str
     outcome: str
     start_ns: int
     admit_ns: int
     route_ns: int
     end_ns: int
+    sent_path: bytes
     self_ns: int
     loop_lag_us: int
     request_body_size: int

@@ -55,7 +55,7 @@ class Sampler:
     Raises `SettingsError` for a name that does not exist, and for a ratio outside 0 to 1.
     """
 
-    __slots__ = ("_by_ratio", "_parent_decides", "_threshold", "name")
+    __slots__ = ("_always", "_by_ratio", "_parent_decides", "_threshold", "name")
 
     def __init__(self, name: str, argument: float = 1.0) -> None:
         if name not in _SAMPLERS:
@@ -64,6 +64,7 @@ class Sampler:
             raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {argument} is no ratio; choose one from 0 to 1")
         self._parent_decides, fixed = _SAMPLERS[name]
         self._threshold = threshold(argument) if fixed is None else fixed
+        self._always = self._threshold == _ALWAYS
         self._by_ratio: dict[float, int] = {}
         self.name: Final = name
 
@@ -80,9 +81,9 @@ class Sampler:
         """
         if parent_flags is not None and self._parent_decides:
             return bool(parent_flags & w3c.SAMPLED)
-        limit = self._threshold if ratio is None else self._of(ratio)
-        if limit == _ALWAYS:
+        if ratio is None and self._always:
             return True
+        limit = self._threshold if ratio is None else self._of(ratio)
         return _random(trace_id, tracestate) >= limit
 
     def state(
@@ -97,6 +98,8 @@ class Sampler:
             if not tracestate or _consistent(trace_id, tracestate):
                 return tracestate
             return _with_threshold(tracestate, None)
+        if ratio is None and self._always and (not tracestate or b"th:" not in tracestate):
+            return tracestate
         limit = self._threshold if ratio is None else self._of(ratio)
         if limit == _ALWAYS and b"th:" not in tracestate:
             return tracestate

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.balance.hash_key import compile_key
 from proxy.errors import SettingsError
-from proxy.http1.scan import RequestHead, scan_request
+from proxy.http1.head import RequestHead
+from proxy.http1.scan import scan_request
 
 
 class Request:
@@ -87,7 +88,7 @@ def test_keys(text: str, key: bytes) -> None:
 
 
 def test_the_uri_of_an_absolute_target_is_what_stands_behind_its_authority() -> None:
-    head = RequestHead(b"GET", b"http://shop.test/a?b", 1, [], {})
+    head = RequestHead(b"GET", b"http://shop.test/a?b", 1, b"", {})
     assert compile_key("$request_uri")(Request(head, path=b"/a", query=b"b")) == b"/a?b"
     assert compile_key("$request_uri")(Request(head, path=b"/a", query=b"")) == b"/a"
 

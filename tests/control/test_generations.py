@@ -89,8 +89,8 @@ async def test_what_refuses_a_table(folder: Path, broken: str) -> None:
         ingress("Prefix /x -> missing:80", name="odd"),
         ingress("Prefix / -> api:80", name="odd"),
         ingress("Prefix /x -> api:80", name="odd", extra="tls: [{secretName: missing}]"),
-        ingress("Prefix /x -> api:80", name="odd", annotations="nginx.ingress.kubernetes.io/rewrite-target: /"),
-        ingress("Prefix /x -> api:80", name="odd", annotations="nginx.ingress.kubernetes.io/server-snippet: x"),
+        ingress("Prefix /x -> api:80", name="odd", annotations="nginx.ingress.kubernetes.io/enable-cors: 'true'"),
+        ingress("Prefix /x -> api:80", name="odd", annotations="nginx.ingress.kubernetes.io/auth-url: x"),
         "apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}",
     ],
 )

@@ -45,7 +45,7 @@ from tests.control.pki import NOW, certificate, key, pem
 NAMES = st.sampled_from(["a", "b", "api"])
 NAMESPACES = st.sampled_from(["shop", "else"])
 TIMES = st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
-HOSTS = st.sampled_from(["", "a.test", "b.test", "*.test"])
+HOSTS = st.sampled_from(["", "a.test", "b.test", "*.test", "www.a.test"])
 SERVICES = st.sampled_from(["api", "apis", "web"])
 CONTROLLER = "spanway.io/ingress-controller"
 
@@ -55,21 +55,36 @@ def backend(service: str, port: str) -> IngressBackend:
 
 
 BACKENDS = st.one_of(st.just(IngressBackend()), st.builds(backend, SERVICES, st.sampled_from(["80", "http"])))
-PATHS = st.builds(HTTPPath, st.sampled_from(["/", "/a", "/a/"]), st.sampled_from(["Exact", "Prefix"]), BACKENDS)
+PATHS = st.builds(
+    HTTPPath, st.sampled_from(["/", "/a", "/a/", "/a(.*)", "/(a"]), st.sampled_from(["Exact", "Prefix"]), BACKENDS
+)
 RULES = st.builds(IngressRule, HOSTS, st.one_of(st.none(), st.builds(HTTPRule, st.lists(PATHS, max_size=2).map(tuple))))
 TLS = st.builds(IngressTLS, st.lists(HOSTS.filter(bool), max_size=2).map(tuple), st.sampled_from(["", "one", "two"]))
-ANNOTATIONS = st.dictionaries(
-    st.sampled_from(
-        [
-            "kubernetes.io/ingress.class",
-            "nginx.ingress.kubernetes.io/load-balance",
-            "nginx.ingress.kubernetes.io/proxy-read-timeout",
-            "nginx.ingress.kubernetes.io/canary",
-        ]
+NGINX = "nginx.ingress.kubernetes.io/"
+ANNOTATIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(
+                ["kubernetes.io/ingress.class", *(NGINX + n for n in ("load-balance", "proxy-read-timeout", "canary"))]
+            ),
+            st.sampled_from(["spanway", "ewma", "5", "true"]),
+        ),
+        # What one of these says concerns a whole host, or another one.
+        st.sampled_from(
+            [
+                (NGINX + "use-regex", "true"),
+                (NGINX + "rewrite-target", "/$1"),
+                (NGINX + "ssl-redirect", "false"),
+                (NGINX + "server-alias", "b.test, c.test"),
+                (NGINX + "server-alias", "a.test"),
+                (NGINX + "from-to-www-redirect", "true"),
+                (NGINX + "app-root", "/app"),
+                (NGINX + "service-upstream", "true"),
+            ]
+        ),
     ),
-    st.sampled_from(["spanway", "ewma", "5", "true"]),
-    max_size=2,
-)
+    max_size=3,
+).map(dict)
 INGRESSES = st.builds(
     Ingress,
     st.builds(Metadata, NAMES, NAMESPACES, st.just("u"), st.sampled_from("12"), TIMES, annotations=ANNOTATIONS),

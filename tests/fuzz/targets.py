@@ -18,7 +18,8 @@ from proxy.admit.target import absolute, normal_path, split
 from proxy.errors import Fault, Kind
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.framing import request_framing, response_framing
-from proxy.http1.scan import check_partial, scan_request, scan_response
+from proxy.http1.scan import scan_request, scan_response
+from proxy.http1.strict import check_partial
 from proxy.trace.w3c import members, parse_traceparent, parse_tracestate
 
 TARGETS: dict[str, Callable[[bytes], None]] = {}

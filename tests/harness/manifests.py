@@ -18,7 +18,7 @@ def documents(*objects: Mapping[str, Any]) -> str:
 def _meta(name: str, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
     meta: dict[str, Any] = {"name": name, "namespace": "default", "uid": f"uid-{name}", "resourceVersion": "7"}
     if annotations:
-        meta["annotations"] = {ANNOTATION + key: value for key, value in annotations.items()}
+        meta["annotations"] = {key if "/" in key else ANNOTATION + key: value for key, value in annotations.items()}
     return meta
 
 
@@ -56,7 +56,10 @@ def ingress(
     annotations: Mapping[str, str] | None = None,
     secret: str = "",
 ) -> dict[str, Any]:
-    """An Ingress: ``paths`` are (path, service, path type); ``secret`` names the certificate of ``host``."""
+    """An Ingress: ``paths`` are (path, service, path type); ``secret`` names the certificate of ``host``.
+
+    ``annotations`` are ingress-nginx's unless their names have a prefix.
+    """
     rule: dict[str, Any] = {
         "http": {
             "paths": [

@@ -6,17 +6,17 @@ import pytest
 
 from proxy.errors import Fault, Kind
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, request_framing, response_framing
-from proxy.http1.scan import RequestHead, ResponseHead
+from proxy.http1.head import RequestHead, ResponseHead
 
 
 def framing(minor: int = 1, /, **fields: bytes) -> int:
     noted = {name.replace("_", "-").encode(): value for name, value in fields.items()}
-    return request_framing(RequestHead(b"POST", b"/", minor, [], noted))
+    return request_framing(RequestHead(b"POST", b"/", minor, b"", noted))
 
 
 def answer(status: int, method: bytes = b"GET", minor: int = 1, /, **fields: bytes) -> int:
     noted = {name.replace("_", "-").encode(): value for name, value in fields.items()}
-    return response_framing(ResponseHead(status, b"", minor, [], noted), method)
+    return response_framing(ResponseHead(status, b"", minor, b"", noted), method)
 
 
 def test_requests() -> None:

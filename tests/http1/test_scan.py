@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Fault, Kind
-from proxy.http1.scan import check_partial, scan_request, scan_response
+from proxy.http1.scan import scan_request, scan_response
+from proxy.http1.strict import check_partial
 
 LINE, FIELDS = 8192, 100
 

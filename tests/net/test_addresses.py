@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import SettingsError
 from proxy.net import addresses
-from proxy.net.addresses import Trust, parse_address, parse_networks
+from proxy.net.addresses import Ranges, Trust, parse_address, parse_networks
 from proxy.settings import EVERYONE, PRIVATE, Address
 
 
@@ -178,3 +178,23 @@ def test_trust_remembers_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> No
 def test_trust_shows_its_networks() -> None:
     assert repr(Trust(parse_networks("10.0.0.0/8,::1"))) == "Trust(10.0.0.0/8, ::1/128)"
     assert repr(Trust(())) == "Trust(none)"
+
+
+_WHERE = st.one_of(
+    st.sampled_from(["", "x", "fe80::1%eth0", "::ffff:10.0.0.1", "255.255.255.255", "::"]),
+    st.ip_addresses().map(str),
+    st.integers(0, 1 << 10).map(lambda number: str(ipaddress.ip_address((10 << 24) + number))),
+)
+_NETWORKS = st.one_of(
+    st.sampled_from(["0.0.0.0/0", "::/0", "::ffff:10.0.0.0/104", "10.0.0.0/23", "10.0.1.128/25", "10.0.0.0/32"]),
+    st.integers(0, 1 << 10).map(lambda number: f"{ipaddress.ip_address((10 << 24) + number)}/32"),
+)
+
+
+@given(st.lists(_NETWORKS, max_size=12), st.lists(_WHERE, max_size=20))
+def test_ranges_hold_what_trust_trusts(texts: list[str], asked: list[str]) -> None:
+    networks = [ipaddress.ip_network(text) for text in texts]
+    ranges, trust = Ranges(networks), Trust(networks)
+    for address in asked:
+        assert ranges.holds(address) is trust.trusts(address)
+    assert repr(ranges).startswith("Ranges(")

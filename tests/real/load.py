@@ -25,6 +25,7 @@ class Load:
     p50: int
     p90: int
     p99: int
+    p999: int
     max: int
     connect: int
     read: int

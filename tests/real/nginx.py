@@ -28,7 +28,7 @@ class Nginx:
         *,
         main: str = "worker_processes 1;",
         connections: int = 4096,
-        cpu: int | None = None,
+        cpu: int | str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port: Final = port

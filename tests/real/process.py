@@ -28,7 +28,7 @@ class Process:
     """One started program; a context manager that ends it and everything it started.
 
     The program leads a session of its own and gets SIGTERM should this process die first. ``log`` receives both its
-    streams. ``cpu`` pins it (and all that it starts) to one CPU.
+    streams. ``cpu`` pins it (and all that it starts) to one CPU, or to a list as taskset(1) has it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Process:
         *,
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        cpu: int | None = None,
+        cpu: int | str | None = None,
     ) -> None:
         self.name = name
         self.log = log

@@ -85,6 +85,8 @@ def server_span(record: RequestRecord) -> ReadableSpan:
         if route.path:
             name += f" {route.path}"
             attributes["http.route"] = route.path
+        if route.span_name:
+            name = route.span_name.replace("$request_method", method_of(record.method)[0])
         attributes["spanway.ingress.namespace"] = route.namespace
         attributes["spanway.ingress.name"] = route.name
         if route.uid:
@@ -160,7 +162,7 @@ def client_span(record: RequestRecord, attempt: AttemptRecord) -> ReadableSpan:
     finish = min(max(attempt.end_ns, begin), end)
     name, attributes = method_of(record.method)
     host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
-    target = clean(record.path, 8192)
+    target = clean(record.sent_path or record.path, 8192)
     if record.query:
         target += "?" + clean(redacted(record.query), 8192)
     attributes |= {

@@ -24,6 +24,7 @@ class Route:
     uid: str = "5e2f9f0c-8b1b-4a57-9f0e-1d2c3b4a5968"
     resource_version: str = "123456"
     path: str = "/api/cart"
+    span_name: str = ""
 
 
 @dataclass
@@ -84,6 +85,7 @@ def record(**changes: Any) -> RequestRecord:
         "host": b"shop.example.org",
         "server_port": 80,
         "path": b"/api/cart/items/42",
+        "sent_path": b"",
         "query": b"",
         "version": 1,
         "user_agent": b"curl/8.9.1",
@@ -192,6 +194,7 @@ def records(draw: st.DrawFn) -> RequestRecord:
             draw(st.sampled_from(["", "uid"])),
             draw(st.sampled_from(["", "1"])),
             path,
+            draw(st.sampled_from(["", "", "checkout", "$request_method shop"])),
         )
         # An index is one route's in its table, which is what the encoder caches by.
         route = Route(crc32(repr(identity).encode()), 7, *identity)
@@ -207,6 +210,7 @@ def records(draw: st.DrawFn) -> RequestRecord:
         host=draw(_HOSTS),
         server_port=draw(st.sampled_from([0, 80, 443, 65_535])),
         path=draw(st.sampled_from([b"", b"/", b"*", b"/a/b%20c", b"/\xff\xc3", b"/" + b"p" * 300, b"/" + b"p" * 9000])),
+        sent_path=draw(st.sampled_from([b"", b"", b"/", b"/other/%2F", b"/" + b"q" * 9000])),
         query=draw(st.sampled_from([b"", b"a=1", b"sig=s3cret&a=1", b"a=\xff", b"q=" + b"x" * 9000])),
         version=draw(st.integers(0, 1)),
         user_agent=draw(st.one_of(st.just(b""), st.binary(max_size=40), st.just(b"\xf0\x9f\x90\x8d" * 300))),

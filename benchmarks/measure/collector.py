@@ -1,0 +1,98 @@
+"""The collector of the measurements: Jaeger without storage, or a small sink of our own that counts bytes as well."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from benchmarks.measure.machine import ROOT
+from tests.real import parts
+from tests.real.jaeger import Jaeger
+from tests.real.process import Process, free_ports
+
+
+class Received(NamedTuple):
+    """What has arrived so far; ``bytes`` are of OTLP payload, before any compression, and 0 where nobody counts."""
+
+    spans: int
+    bytes: int
+    calls: int
+
+
+class Collector(Protocol):
+    """Something that receives OTLP over gRPC and HTTP, and counts."""
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+
+    @property
+    def grpc(self) -> str:
+        """Its gRPC endpoint, as OTEL_EXPORTER_OTLP_ENDPOINT has it."""
+
+    @property
+    def http(self) -> str:
+        """Its HTTP endpoint."""
+
+    def received(self) -> Received:
+        """What has arrived so far."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class JaegerCollector:
+    """Jaeger's OTLP receiver: every span is decoded, counted and let go."""
+
+    name: Final = f"Jaeger {parts.JAEGER_VERSION}, OTLP receiver"
+
+    def __init__(self, program: Path, folder: Path, cpu: int) -> None:
+        self._jaeger = Jaeger(program, folder, storage=False, cpu=cpu)
+        self.grpc: Final = self._jaeger.endpoint("grpc")
+        self.http: Final = self._jaeger.endpoint("http/protobuf")
+
+    def received(self) -> Received:
+        """What has arrived so far."""
+        return Received(self._jaeger.accepted_spans(), 0, 0)
+
+    def stop(self) -> None:
+        """End it."""
+        self._jaeger.process.stop()
+
+
+class Sink:
+    """`benchmarks.measure.sink` in a process of its own.
+
+    ``delay`` (seconds) makes it a slow collector: every call is answered that late.
+    """
+
+    name: Final = "grpcio server, decodes and counts"
+    http: Final = ""  # it speaks gRPC only
+
+    def __init__(self, folder: Path, cpu: int, delay: float = 0.0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port, self._count_port = free_ports(2)
+        self.grpc: Final = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "benchmarks.measure.sink", str(port), str(self._count_port), str(delay)]
+        self._process = Process("collector", command, folder / "collector.log", cwd=ROOT, cpu=cpu)
+        self._process.until_listening(self._count_port)
+
+    def received(self) -> Received:
+        """What has arrived so far."""
+        with socket.create_connection(("127.0.0.1", self._count_port), timeout=10) as connection:
+            return Received(*json.loads(connection.makefile("rb").read()))
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.stop()
+
+
+def start(folder: Path, cpu: int, *, prefer_jaeger: bool = True) -> Collector:
+    """Start the best collector there is."""
+    program = parts.find("jaeger")
+    if prefer_jaeger and program is not None:
+        return JaegerCollector(program, folder, cpu)
+    return Sink(folder, cpu)

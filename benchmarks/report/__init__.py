@@ -1,0 +1,1 @@
+"""Results for people (terminal, page, pictures) and for programs (JSON, bars, comparison)."""

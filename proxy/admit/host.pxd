@@ -1,0 +1,3 @@
+cdef dict _cache
+
+cpdef tuple parse_host(bytes value)

@@ -1,0 +1,31 @@
+from proxy.connect.connection cimport Upstream
+from proxy.net.clock cimport Clock
+from proxy.net.now cimport time_ns
+
+
+cdef class Connector:
+    cdef public Clock clock
+    cdef public double idle_timeout
+    cdef public object loop
+    cdef public long long most
+    cdef public long long most_idle
+    cdef public long long opened
+    cdef public set tasks
+    cdef public object tls
+    cdef public object upstreams
+
+
+cdef class Pool:
+    cdef public bint _name
+    cdef public Connector connector
+    cdef public str host
+    cdef public list idle
+    cdef public long long open
+    cdef public int port
+    cdef public bint retired
+    cdef public str server_name
+    cdef public bint tls
+    cdef public object waiting
+
+    cpdef Upstream take(self)
+    cpdef void give(self, Upstream upstream, bint used=*) except *

@@ -1,0 +1,1 @@
+cpdef long long time_ns() noexcept

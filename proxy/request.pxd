@@ -1,0 +1,36 @@
+from proxy.connection cimport Connection
+from proxy.http1.head cimport RequestHead
+from proxy.trace.record cimport AttemptRecord, RequestRecord
+from proxy.worker cimport Worker
+
+
+cdef class Request(RequestRecord):
+    cdef public bint answered
+    cdef public object attempt
+    cdef public bytes authority
+    cdef public bint chunked_out
+    cdef public object claim
+    cdef public Connection downstream
+    cdef public long long entry_ns
+    cdef public bint expects
+    cdef public bytes extra
+    cdef public long long framing
+    cdef public RequestHead head
+    cdef public bint keep
+    cdef public bytes other_context
+    cdef public double read_timeout
+    cdef public bint remote
+    cdef public bint request_done
+    cdef public bytes request_id
+    cdef public double send_timeout
+    cdef public bytes target
+    cdef public object tunnel
+    cdef public bytes upgrade
+    cdef public object upload
+    cdef public bint wants_trailers
+    cdef public Worker worker
+
+    cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *
+    cpdef bytes request_bytes(self, AttemptRecord attempt)
+    cpdef void relay(self, bytes data, long long size) except *
+    cpdef void complete(self, long long now_ns) except *

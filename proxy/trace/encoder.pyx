@@ -1,0 +1,425 @@
+# cython: boundscheck=False, wraparound=False
+"""The compiled twin of `encode`: the same bytes, written into one buffer.
+
+The usual request is written here; what is longer, or has a link, is left to the twin (`encode.Encoder`), whose caches
+also make every chunk that is met for the first time. The rows of a span keep the twin's order and widths, which it
+defines: templates are packed by it, and only the numbers in them are written here.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject_Hash
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from proxy.trace import encode, numbers, semconv, wire
+from proxy.trace.record cimport AttemptRecord, RequestRecord
+
+cdef enum:
+    ROOM = 32768  # bytes of the buffer: two spans of the longest usual URL and some attempts
+    PLACES = 256  # of each cache; what collides is made anew from the twin's
+    SHORT = 256  # bytes of a path or query that is written here
+    NARROW = 14  # bits of a padded varint of two bytes (`wire.NARROW_BITS`)
+    WIDE = 28
+
+cdef bytes IDS = encode._pack_ids(
+    encode._TRACE_ID, bytes(16), encode._SPAN_ID, bytes(8), encode._START, 0, encode._END, 0, encode._FLAGS, 0
+)
+# Offsets in every span: the ids, times and flags of `encode._IDS`.
+cdef enum:
+    AT_TRACE = 2
+    AT_SPAN = 20
+    AT_START = 29
+    AT_END = 38
+    AT_FLAGS = 48
+    AFTER_IDS = 52
+    AT_PARENT = 54  # of a CLIENT span
+
+cdef bytes SERVER = encode._pack_server(
+    encode._TRACE_ID, bytes(16), encode._SPAN_ID, bytes(8), encode._START, 0, encode._END, 0, encode._FLAGS, 0,
+    encode._ADMIT, 0, encode._ROUTE, 0, encode._SELF, 0, encode._LAG, 0,
+    encode._PEER_PORT, 0, 0, encode._SIZE, 0, 0,
+)
+cdef int AT_ADMIT = AFTER_IDS + len(encode._ADMIT)
+cdef int AT_ROUTE = AT_ADMIT + 2 + len(encode._ROUTE)
+cdef int AT_SELF = AT_ROUTE + 2 + len(encode._SELF)
+cdef int AT_LAG = AT_SELF + 2 + len(encode._LAG)
+cdef int AT_PORT = AT_LAG + 2 + len(encode._PEER_PORT)
+cdef int AT_SIZE = AT_PORT + 3 + len(encode._SIZE)
+
+cdef bytes CLIENT = encode._pack_client(
+    encode._TRACE_ID, bytes(16), encode._SPAN_ID, bytes(8), encode._START, 0, encode._END, 0, encode._FLAGS, 0,
+    encode._PARENT_ID, bytes(8),
+    encode._WAIT, 0, 0, encode._RELAY, 0, 0, encode._Q0, 0, 0, encode._Q1, 0, 0, encode._P0, 0, 0, encode._P1, 0, 0,
+)
+cdef int AT_WAIT = AT_PARENT + 8 + len(encode._WAIT)
+cdef int AT_RELAY = AT_WAIT + 4 + len(encode._RELAY)
+cdef int AT_Q0 = AT_RELAY + 4 + len(encode._Q0)
+cdef int AT_Q1 = AT_Q0 + 4 + len(encode._Q1)
+cdef int AT_P0 = AT_Q1 + 4 + len(encode._P0)
+cdef int AT_P1 = AT_P0 + 4 + len(encode._P1)
+
+if (len(IDS), len(SERVER), len(CLIENT)) != (AFTER_IDS, AT_SIZE + 4, AT_P1 + 4):
+    raise ImportError("the rows of proxy.trace.encode are not those of its compiled twin; build both anew")
+
+cdef bytes PARENT_ID = encode._PARENT_ID
+cdef bytes SPANS = encode._SPANS
+cdef tuple PATHS = encode._PATH
+cdef tuple URLS = encode._URL
+cdef tuple QUERIES = tuple([wire.text_head(semconv.URL_QUERY.name, length) for length in range(SHORT)])
+cdef str GONE = semconv.CLIENT_GONE
+cdef int LOCAL = encode._LOCAL, REMOTE = encode._REMOTE
+cdef bytes EMPTY = b""
+
+
+cdef class ServerChunk:
+    """What `chunks.Chunks.server` made, and of what."""
+
+    cdef object route
+    cdef bytes method, host, chunk
+    cdef str scheme, outcome, error
+    cdef int status, port, version
+    cdef long long generation
+
+
+cdef class ClientChunk:
+    """What `chunks.Chunks.client` and `chunks.origin` made, and of what."""
+
+    cdef bytes method, chunk, origin
+    cdef str host, scheme, error
+    cdef int port, status, resend
+    cdef bint reused, gone
+
+
+cdef class PeerChunk:
+    """What `chunks.peer` made, and of what."""
+
+    cdef str client, peer
+    cdef bytes agent, chunk
+
+
+cdef inline void put(unsigned char** at, bytes data) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    memcpy(at[0], PyBytes_AS_STRING(data), size)
+    at[0] += size
+
+
+cdef inline void narrow(unsigned char* at, unsigned int value) noexcept nogil:
+    at[0] = (value & 0x7F) | 0x80
+    at[1] = value >> 7
+
+
+cdef inline void low(unsigned char* at, unsigned int value) noexcept nogil:
+    at[0] = (value & 0x7F) | 0x80
+    at[1] = ((value >> 7) & 0x7F) | 0x80
+
+
+cdef inline void wide(unsigned char* at, unsigned int value) noexcept nogil:
+    low(at, value & 0x3FFF)
+    narrow(at + 2, value >> NARROW)
+
+
+cdef inline void ids(
+    unsigned char* at, bytes trace_id, bytes span_id, uint64_t start, uint64_t end, uint32_t flags
+) noexcept:
+    # Little-endian, as protobuf's fixed64 and every machine that Spanway's wheels are built for.
+    memcpy(at + AT_TRACE, PyBytes_AS_STRING(trace_id), 16)
+    memcpy(at + AT_SPAN, PyBytes_AS_STRING(span_id), 8)
+    memcpy(at + AT_START, &start, 8)
+    memcpy(at + AT_END, &end, 8)
+    memcpy(at + AT_FLAGS, &flags, 4)
+
+
+cdef inline bint same(str one, str other) except -1:
+    return one is other or one == other
+
+
+cdef inline bint equal(bytes one, bytes other) except -1:
+    return one is other or one == other
+
+
+cdef inline bint ascii(bytes text) noexcept:
+    cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(text)
+    cdef unsigned char bits = 0
+    cdef Py_ssize_t index
+    for index in range(PyBytes_GET_SIZE(text)):
+        bits |= at[index]
+    return bits < 0x80
+
+
+cdef class Encoder:
+    """See `encode.Encoder`."""
+
+    def __cinit__(self):
+        self._out = <unsigned char*>malloc(ROOM)
+        if self._out is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self._out)
+
+    def __init__(self, tracing):
+        self._twin = encode.Encoder(tracing)
+        self._redactor = self._twin._redactor
+        self.forget()
+
+    def __repr__(self):
+        return f"{self._twin!r}, compiled"
+
+    cpdef void forget(self) except *:
+        """Let go of every route that has been seen: they belong to a table that is no more."""
+        self._servers = [None] * PLACES
+        self._clients = [None] * PLACES
+        self._peers = [None] * PLACES
+
+    cpdef bytes encode(self, RequestRecord record):
+        """See `encode.Encoder.encode`."""
+        cdef bytes target, query = EMPTY, state = EMPTY
+        cdef AttemptRecord attempt
+        cdef bint gone
+        cdef Py_ssize_t index, last
+        cdef list attempts
+        # The path that the upstream was asked for is another one, or somebody is linked to: seldom enough.
+        if record.sent_path or record.link is not None or len(record.path) >= SHORT or not ascii(record.path):
+            return self._twin.encode(record)
+        target = record.path
+        if len(record.query):
+            query = self._redactor.query(record.query)
+            if len(query) >= SHORT or not ascii(query):
+                return self._twin.encode(record)
+            target = target + b"?" + query
+        if len(record.tracestate):
+            state = encode._write_trace_state(record.tracestate)
+        self._size = 0
+        if not self._server(record, target, query, state):
+            return self._twin.encode(record)
+        attempts = list(record.attempts) if type(record.attempts) is not list else <list>record.attempts
+        last = len(attempts) - 1
+        if last >= 0:
+            gone = same(record.outcome, GONE) or same(record.error_type, GONE)
+            for index in range(last + 1):
+                attempt = <AttemptRecord?>attempts[index]
+                if not self._attempt(record, attempt, gone and index == last, target, state):
+                    return self._twin.encode(record)
+        return PyBytes_FromStringAndSize(<char*>self._out, self._size)
+
+    cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1:
+        cdef bytes static = self._server_chunk(record)
+        cdef bytes peer = self._peer_chunk(record)
+        cdef bytes path = record.path
+        cdef Py_ssize_t length = len(path)
+        cdef bytes path_head = <bytes>PATHS[length]
+        cdef bytes rest, extra = EMPTY, odd = EMPTY, head = SERVER
+        cdef long long start = record.start_ns, end = record.end_ns
+        cdef long long admit, routed, own, lag, size, port, total
+        cdef uint32_t flags = (record.flags & 0xFF) | LOCAL
+        cdef bint parent = record.parent_id is not None and len(record.parent_id) == 8
+        cdef unsigned char* at
+        cdef unsigned char* begin
+        if parent:
+            flags |= REMOTE
+        if record.request_body_size:
+            extra = encode._write_request_size(record.request_body_size)
+        if end < start:
+            end = start
+        # Negative is what never happened; it has bits above every width, as what is too large has.
+        admit = floor_us(record.admit_ns - start)
+        routed = floor_us(record.route_ns - record.admit_ns)
+        own = floor_us(record.self_ns)
+        lag = record.loop_lag_us
+        port = record.peer_port
+        size = record.response_body_size
+        if (admit | routed | own | lag) >> NARROW or not 0 < size < 1 << WIDE or not 0 < port < 1 << 16:
+            head = IDS
+            odd = numbers.server(record)
+        rest = <bytes>QUERIES[len(query)]
+        total = len(head) + len(static) + len(peer)
+        total += len(path_head) + length + len(state) + len(extra)
+        total += len(odd)
+        if query is not EMPTY:
+            total += len(rest) + len(query)
+        if parent:
+            total += 10
+        at = self._open(total)
+        if at is NULL:
+            return False
+        begin = at
+        put(&at, head)
+        ids(begin, record.trace_id, record.span_id, start, end, flags)
+        if head is SERVER:
+            narrow(begin + AT_ADMIT, admit)
+            narrow(begin + AT_ROUTE, routed)
+            narrow(begin + AT_SELF, own)
+            narrow(begin + AT_LAG, lag)
+            low(begin + AT_PORT, port & 0x3FFF)
+            begin[AT_PORT + 2] = port >> NARROW
+            wide(begin + AT_SIZE, size)
+        put(&at, static)
+        put(&at, peer)
+        put(&at, path_head)
+        put(&at, path)
+        if query is not EMPTY:
+            put(&at, rest)
+            put(&at, query)
+        put(&at, state)
+        put(&at, extra)
+        if parent:
+            put(&at, PARENT_ID)
+            put(&at, record.parent_id)
+        put(&at, odd)
+        self._size = at - self._out
+        return True
+
+    cdef bint _attempt(
+        self, RequestRecord record, AttemptRecord attempt, bint gone, bytes target, bytes state
+    ) except -1:
+        cdef ClientChunk chunk = self._client_chunk(record, attempt, gone)
+        cdef bytes ends = EMPTY, odd = EMPTY, opening = EMPTY, head = CLIENT, url_head
+        cdef object connection = attempt.connection
+        cdef long long start = record.start_ns, end = record.end_ns
+        cdef long long begin_ns = attempt.start_ns, finish = attempt.end_ns, first = attempt.first_byte_ns
+        cdef long long wait, relay, total
+        cdef Py_ssize_t length = len(chunk.origin) + len(target)
+        cdef uint32_t flags = (record.flags & 0xFF) | LOCAL
+        cdef unsigned char* at
+        cdef unsigned char* begin
+        if length >= 2 * SHORT:
+            return False
+        url_head = <bytes>URLS[length]
+        if connection is not None:
+            ends = connection.span_attributes or encode._ends(connection)
+        if end < start:
+            end = start
+        if begin_ns < start:
+            begin_ns = start
+        elif begin_ns > end:
+            begin_ns = end
+        if finish < begin_ns:
+            finish = begin_ns
+        elif finish > end:
+            finish = end
+        wait = floor_us(first - attempt.sent_ns)
+        relay = floor_us(finish - first)
+        if (
+            wait | relay | attempt.request_start | attempt.request_end | attempt.response_start | attempt.response_end
+        ) >> WIDE:
+            head = IDS
+            odd = PARENT_ID + record.span_id + numbers.client(attempt, finish)
+        if attempt.connect_ns or attempt.queue_ns or attempt.dns_ns or attempt.tls_ns:
+            opening = numbers.opening(attempt)
+        total = len(head) + len(odd) + len(opening)
+        total += len(chunk.chunk) + len(ends) + len(url_head)
+        total += length + len(state)
+        at = self._open(total)
+        if at is NULL:
+            return False
+        begin = at
+        put(&at, head)
+        ids(begin, record.trace_id, attempt.span_id, begin_ns, finish, flags)
+        if head is CLIENT:
+            memcpy(begin + AT_PARENT, PyBytes_AS_STRING(record.span_id), 8)
+            wide(begin + AT_WAIT, wait)
+            wide(begin + AT_RELAY, relay)
+            wide(begin + AT_Q0, attempt.request_start)
+            wide(begin + AT_Q1, attempt.request_end)
+            wide(begin + AT_P0, attempt.response_start)
+            wide(begin + AT_P1, attempt.response_end)
+        put(&at, odd)
+        put(&at, opening)
+        put(&at, chunk.chunk)
+        put(&at, ends)
+        put(&at, url_head)
+        put(&at, chunk.origin)
+        put(&at, target)
+        put(&at, state)
+        self._size = at - self._out
+        return True
+
+    cdef unsigned char* _open(self, Py_ssize_t size) noexcept:
+        """Where a span of ``size`` bytes goes, behind its tag and length; NULL if there is no room."""
+        cdef unsigned char* at = self._out + self._size
+        if self._size + size + 8 > ROOM:
+            return NULL
+        at[0] = (<unsigned char*>PyBytes_AS_STRING(SPANS))[0]
+        at += 1
+        while size > 0x7F:
+            at[0] = (size & 0x7F) | 0x80
+            size >>= 7
+            at += 1
+        at[0] = size
+        return at + 1
+
+    cdef bytes _server_chunk(self, RequestRecord record):
+        cdef ServerChunk entry
+        cdef size_t place = PyObject_Hash(record.host) ^ <size_t>(<void*>record.route) >> 6
+        place = (place ^ <size_t>record.status * 31 ^ PyObject_Hash(record.method)) & (PLACES - 1)
+        entry = <ServerChunk>self._servers[place]
+        if (
+            entry is None
+            or entry.route is not record.route
+            or entry.status != record.status
+            or entry.generation != record.generation
+            or entry.port != record.server_port
+            or entry.version != record.version
+            or not equal(entry.method, record.method)
+            or not equal(entry.host, record.host)
+            or not same(entry.scheme, record.scheme)
+            or not same(entry.outcome, record.outcome)
+            or not same(entry.error, record.error_type)
+        ):
+            entry = ServerChunk.__new__(ServerChunk)
+            entry.route, entry.status, entry.generation = record.route, record.status, record.generation
+            entry.port, entry.version = record.server_port, record.version
+            entry.method, entry.host, entry.scheme = record.method, record.host, record.scheme
+            entry.outcome, entry.error = record.outcome, record.error_type
+            entry.chunk = self._twin.server_chunk(record)
+            self._servers[place] = entry
+        return entry.chunk
+
+    cdef bytes _peer_chunk(self, RequestRecord record):
+        cdef PeerChunk entry
+        cdef size_t place = (PyObject_Hash(record.client_address) ^ PyObject_Hash(record.user_agent)) & (PLACES - 1)
+        entry = <PeerChunk>self._peers[place]
+        if (
+            entry is None
+            or not same(entry.client, record.client_address)
+            or not same(entry.peer, record.peer_address)
+            or not equal(entry.agent, record.user_agent)
+        ):
+            entry = PeerChunk.__new__(PeerChunk)
+            entry.client, entry.peer, entry.agent = record.client_address, record.peer_address, record.user_agent
+            entry.chunk = self._twin.peer_chunk(record)
+            self._peers[place] = entry
+        return entry.chunk
+
+    cdef object _client_chunk(self, RequestRecord record, AttemptRecord attempt, bint gone):
+        cdef ClientChunk entry
+        cdef size_t place = PyObject_Hash(attempt.host) ^ <size_t>attempt.port ^ <size_t>attempt.status * 31
+        place = (place ^ <size_t>attempt.reused << 4 ^ PyObject_Hash(record.method)) & (PLACES - 1)
+        entry = <ClientChunk>self._clients[place]
+        if (
+            entry is None
+            or entry.port != attempt.port
+            or entry.status != attempt.status
+            or entry.resend != attempt.resend
+            or entry.reused != attempt.reused
+            or entry.gone != gone
+            or not equal(entry.method, record.method)
+            or not same(entry.host, attempt.host)
+            or not same(entry.scheme, attempt.scheme)
+            or not same(entry.error, attempt.error_type)
+        ):
+            entry = ClientChunk.__new__(ClientChunk)
+            entry.method, entry.host, entry.scheme, entry.error = (
+                record.method, attempt.host, attempt.scheme, attempt.error_type
+            )
+            entry.port, entry.status, entry.resend = attempt.port, attempt.status, attempt.resend
+            entry.reused, entry.gone = attempt.reused, gone
+            entry.chunk, entry.origin = self._twin.client_chunk(record, attempt, gone)
+            self._clients[place] = entry
+        return entry
+
+
+cdef inline long long floor_us(long long duration_ns) noexcept nogil:
+    """Whole microseconds; negative stays negative, as in Python."""
+    return duration_ns // 1000 if duration_ns >= 0 else -1

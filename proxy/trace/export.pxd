@@ -1,0 +1,20 @@
+cdef class Exporter:
+    cdef public long long _batch
+    cdef public long long _batch_bytes
+    cdef public list _blobs
+    cdef public long long _complained
+    cdef public double _delay
+    cdef public object _envelope
+    cdef public object _ledger
+    cdef public long long _limit
+    cdef public long long _queue_full
+    cdef public object _rare
+    cdef public object _ring
+    cdef public long long _room
+    cdef public object _sender
+    cdef public object _since
+    cdef public long long _size
+    cdef public long long _spans
+    cdef public object _transport
+
+    cpdef void offer(self, bytes blob, int spans) except *

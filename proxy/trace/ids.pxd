@@ -1,0 +1,2 @@
+cpdef bytes trace_id()
+cpdef bytes span_id()
