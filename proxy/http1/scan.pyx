@@ -306,7 +306,10 @@ cdef RequestHead request(bytes head, Py_ssize_t most_line, Py_ssize_t most_field
 
 cpdef RequestHead scan_request(bytes head, Py_ssize_t most_line, Py_ssize_t most_fields, bint underscores=False):
     """See `strict.scan_request`."""
-    cdef RequestHead made = request(head, most_line, most_fields, underscores)
+    cdef RequestHead made
+    if head is None:
+        raise TypeError("a head is bytes")
+    made = request(head, most_line, most_fields, underscores)
     if made is None:
         made = strict.scan_request(head, most_line, most_fields, underscores)
     return made
@@ -346,7 +349,10 @@ cdef ResponseHead response(bytes head, Py_ssize_t most_fields):
 
 cpdef ResponseHead scan_response(bytes head, Py_ssize_t most_fields):
     """See `strict.scan_response`."""
-    cdef ResponseHead made = response(head, most_fields)
+    cdef ResponseHead made
+    if head is None:
+        raise TypeError("a head is bytes")
+    made = response(head, most_fields)
     if made is None:
         made = strict.scan_response(head, most_fields)
     return made
