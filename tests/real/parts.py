@@ -85,6 +85,7 @@ PARTS: Final[dict[str, Part]] = {
     for part in (
         DebianPart("nginx", "nginx", "upstream, and the proxy that Spanway is measured against"),
         DebianPart("wrk", "wrk", "load"),
+        DebianPart("strace", "strace", "counts a worker's system calls"),
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
         DebianPart("h2load", "nghttp2-client", "load at a fixed rate", needed=False),
         DebianPart("haproxy", "haproxy", "a second peer in the benchmark", needed=False),
