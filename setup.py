@@ -53,8 +53,10 @@ def extensions() -> list[Extension]:
     if switched_on("SPANWAY_PURE"):
         return []
     try:
+        if sys.byteorder != "little":
+            raise NotImplementedError("this machine is big-endian, and the span encoder writes little-endian numbers")
         from Cython.Build import cythonize
-    except ImportError as error:
+    except (ImportError, NotImplementedError) as error:
         give_up(error)
         return []
     made: list[Extension] = cythonize(

@@ -87,7 +87,7 @@ class Controller:
         self._told: set[Problem] = set()
         self._objects = Objects()
         self._client = Client(access.find(settings.cluster.kubeconfig, self._environ), trace)
-        choices = choices_of(settings)._replace(controller=CONTROLLER)
+        choices = choices_of(settings)._replace(controller=CONTROLLER, https=True)
         self.publisher = Publisher(
             self._objects, sink, settings.upstream, choices, self._problems_changed, chronicle=chronicle
         )
