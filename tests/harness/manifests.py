@@ -72,6 +72,8 @@ def ingress(
         rule["host"] = host
     spec: dict[str, Any] = {"rules": [rule]}
     if secret:
+        # Plain requests are served too, unless the test says otherwise.
+        annotations = {"ssl-redirect": "false", **(annotations or {})}
         spec["tls"] = [{"hosts": [host], "secretName": secret}]
     return {
         "apiVersion": "networking.k8s.io/v1",

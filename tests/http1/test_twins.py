@@ -274,7 +274,7 @@ def test_heads_are_written(form: ModuleType, parts: list[bytes]) -> None:
     prefix = form.request_prefix(a, b, c, d, e, f, g)
     assert prefix == a + b" " + b + b" HTTP/1.1\r\nHost: " + c + b"\r\n" + d + e + f + b"X-Request-ID: " + g + b"\r\n"
     assert form.request(a, b, c, d) == a + b + c + b"\r\n" + d
-    assert form.response(a, b, c, d) == b"HTTP/1.1 " + a + b"\r\n" + b + c + b"\r\n" + d
+    assert form.response(a, b, c, d, 0, len(d)) == b"HTTP/1.1 " + a + b"\r\n" + b + c + b"\r\n" + d
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -71,6 +71,7 @@ def test_every_kind_made_changed_and_removed_under_load(
         controller.serves("web.test", backends.body(2), "/moved")
         # Secret: made, changed, removed.
         ingress["spec"]["tls"] = [{"hosts": ["web.test"], "secretName": "pair"}]
+        ingress["metadata"]["annotations"] = {"nginx.ingress.kubernetes.io/ssl-redirect": "false"}
         cluster.apply(ingress)
         pairs = [Certificate("web.test") for _ in range(2)]
         for pair in pairs:

@@ -73,7 +73,9 @@ def test_from_the_apply_to_the_first_request(
     controller.serves("shop.test", backends.body(0))
 
     # The apply, at the API server: it continues the trace of those who may do everything.
-    apply = jaeger.wait_for_trace(trace_id, lambda trace: "apiserver" in trace.services, WITHIN)
+    apply = jaeger.wait_for_trace(
+        trace_id, lambda trace: any(span.parent_id == span_id for span in trace.spans), WITHIN
+    )
     (server,) = [span for span in apply.select("apiserver") if span.parent_id == span_id]
     assert server.name.startswith("PATCH") or "ingresses" in server.name, apply.drawing()
     assert any("etcd" in span.name.lower() for span in apply.spans), apply.drawing()
