@@ -33,6 +33,7 @@ SHORT = {
     "proxy/admit/host.py",
     "proxy/bounds.py",
     "proxy/control/shelf.py",
+    "proxy/control/cluster/faulty.py",
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",

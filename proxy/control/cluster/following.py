@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from proxy.control.claims import Choices, selects
 from proxy.control.cluster.counters import Counters
 from proxy.control.cluster.faults import Forbidden
+from proxy.control.cluster.faulty import faulty
 from proxy.control.cluster.intake import Intake, Look, Owner
 from proxy.control.cluster.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, SERVICE, Scope
 from proxy.control.cluster.reflector import Before, Reflector
@@ -108,7 +109,7 @@ class Following:
 
     def problems(self) -> list[Problem]:
         """What cannot be followed, and objects that cannot be used."""
-        found = [_problem(scope, fault) for scope, fault in self._faults.items()]
+        found = faulty(self._faults)
         return found + [problem for intake in self._intakes for problem in intake.problems] + self.secrets.problems
 
     def samples(self) -> tuple[WatchSample, ...]:
@@ -257,13 +258,3 @@ class Following:
 
 def _class_changed(name: str, verb: Literal["added", "deleted"]) -> Change:
     return Change("IngressClass", "", name, "", verb, time.time_ns())
-
-
-def _problem(scope: Scope, fault: ApiFault) -> Problem:
-    if isinstance(fault, Forbidden):
-        verbs = f"grant list and watch on {scope}"
-        lost = "what is known of them stays in use"
-        if scope.resource is INGRESS_CLASS:
-            lost = "the class counts by its name, and there is no default class"
-        return Problem("warning", f"{fault}; {lost}", verbs)
-    return Problem("warning", f"{scope} cannot be followed: {fault}; what is known of them stays in use")

@@ -217,13 +217,13 @@ async def test_a_server_that_goes_away_leaves_the_table(fake: FakeApiServer) -> 
     fake.store.put(ingress("web"))
     async with running(fake) as one:
         await asyncio.to_thread(fake.stop)
-        await settled(lambda: any("cannot be followed" in problem.message for problem in one.controller.problems()))
+        await settled(lambda: any("is not followed" in problem.message for problem in one.controller.problems()))
         assert one.hosts == {"web.test"}
         fake.store.put(ingress("api"))
         fake.compact()
         await asyncio.to_thread(fake.start)
         await one.serves("web.test", "api.test")
-        await settled(lambda: not any("cannot be followed" in problem.message for problem in one.controller.problems()))
+        await settled(lambda: not any("is not followed" in problem.message for problem in one.controller.problems()))
 
 
 @pytest.mark.parametrize(
