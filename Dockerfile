@@ -8,6 +8,8 @@ FROM python:${PYTHON}-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
+# No compiled modules, no image.
+ENV SPANWAY_COMPILED=1
 WORKDIR /build
 COPY . .
 RUN pip wheel --no-cache-dir --constraint requirements.lock --wheel-dir /wheels ".[demo]"

@@ -109,19 +109,22 @@ class Image:
     def build(self) -> None:
         """Run the steps of the stage `build`; raises AssertionError with the end of what a failing one said."""
         place = self.folder
+        environ = dict(os.environ)
         for word, rest in self.stages["build"].steps:
             if word == "WORKDIR":
                 place = Path(self._here(rest))
                 place.mkdir(parents=True)
+            elif word == "ENV":
+                environ |= dict(pair.split("=", 1) for pair in shlex.split(rest))
             elif word == "COPY":
                 assert rest == ". ."
                 for path in context((ROOT / ".dockerignore").read_text()):
                     (place / path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(ROOT / path, place / path)
             elif word == "RUN" and "apt-get" not in rest:  # what that one installs is this machine's business
-                self._run(rest, place)
+                self._run(rest, place, environ)
 
-    def _run(self, command: str, place: Path) -> None:
+    def _run(self, command: str, place: Path, environ: Mapping[str, str]) -> None:
         pip = f"{sys.executable} -m pip --disable-pip-version-check"
         command = self._here(command)
         command = re.sub(r"(?:^|(?<=&& ))pip --python", f"{pip} --python", command)
@@ -130,7 +133,9 @@ class Image:
         with self.log.open("ab") as log:
             log.write(f"$ {command}\n".encode())
             log.flush()
-            done = subprocess.run(["sh", "-euc", command], cwd=place, stdout=log, stderr=log, timeout=STEP, check=False)
+            done = subprocess.run(
+                ["sh", "-euc", command], cwd=place, env=environ, stdout=log, stderr=log, timeout=STEP, check=False
+            )
         assert done.returncode == 0, f"{command}:\n{self.log.read_text()[-4000:]}"
 
     def _here(self, text: str) -> str:

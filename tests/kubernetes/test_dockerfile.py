@@ -117,4 +117,5 @@ class TestImage:
     def test_the_environment_has_no_more_than_it_needs(self, image: Image) -> None:
         installed = {path.name.partition("-")[0].lower() for path in image.folder.glob("opt/spanway/**/*.dist-info")}
         assert "spanway" in installed
+        assert list(image.folder.glob("opt/spanway/**/proxy/**/*.so"))  # compiled, or the build fails
         assert not installed & {"pip", "pytest", "cython", "requests", "setuptools"}
