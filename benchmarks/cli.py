@@ -152,6 +152,7 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
         lab_options = {"answer": options.answer} if options.answer else {}
         with Lab(Path(folder), seconds=seconds, prefer_jaeger=options.collector == "jaeger", **lab_options) as lab:
             described = machine.describe() | {
+                "spanway": spanway.version(),
                 "collector": lab.collector.name,
                 "rounds": str(rounds),
                 "seconds": f"{seconds:g}",

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -77,20 +78,19 @@ def manifests(place: Place) -> Path:
     return folder
 
 
-@functools.cache
 def compiled() -> bool:
-    """Whether this checkout has compiled code beside the pure twin: --version then speaks otherwise of the two."""
-    return _version({}) != _version({"SPANWAY_PURE": "1"})
+    """Whether this checkout has compiled code beside the pure twin."""
+    return version().endswith("(compiled)")
 
 
 @functools.cache
 def version() -> str:
-    """What it says of itself."""
+    """What it says of itself when nothing forces the twin."""
     return _version({})
 
 
-def _version(more: dict[str, str]) -> str:
+def _version(more: Mapping[str, str]) -> str:
     plain = {key: value for key, value in os.environ.items() if not key.startswith("SPANWAY_")}
     command = [sys.executable, "-m", "proxy", "--version"]
-    done = subprocess.run(command, cwd=ROOT, env=plain | more, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=plain | dict(more), capture_output=True, text=True, check=False)
     return " ".join(done.stdout.split())
