@@ -69,7 +69,12 @@ class Proxy:
         if settings:
             command += _options(folder, settings)
         command += arguments
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
+        # Of ours only the variable that says which form is tested.
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if key == "SPANWAY_PURE" or not key.startswith(("OTEL_", "SPANWAY_"))
+        }
         inherited |= {"OTEL_BSP_SCHEDULE_DELAY": "20", "PYTHONUNBUFFERED": "1"} | dict(environment or {})
         with self.stderr.open("wb") as stream:
             self.process = subprocess.Popen(

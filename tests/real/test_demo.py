@@ -31,7 +31,11 @@ PROTOCOLS = get_args(Protocol)
 
 def environment(**more: str) -> dict[str, str]:
     """This process's own, without what would configure tracing."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "SPANWAY_PURE" or not key.startswith(("OTEL_", "SPANWAY_"))
+    }
     return kept | {"PYTHONUNBUFFERED": "1"} | more
 
 
