@@ -32,6 +32,7 @@ SHORT = {
     "proxy/admin/units.py",
     "proxy/admit/host.py",
     "proxy/bounds.py",
+    "proxy/control/shelf.py",
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",

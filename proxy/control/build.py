@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,6 +26,7 @@ from proxy.control.claims import EVERYTHING, STANDING, Choices, Claims, compiled
 from proxy.control.endpoints import Backends
 from proxy.control.hosts import Conflict
 from proxy.control.problem import Problem, Subject
+from proxy.control.shelf import Shelf
 from proxy.control.view import Dependents, View
 from proxy.route.spec import BackendSpec, CertificateSpec, HostSpec, RouteSpec, TableSpec
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from proxy.control.objects import Key, Topic
     from proxy.control.store import Objects
     from proxy.settings import Override
-
-S = TypeVar("S")
 
 __all__ = ["EVERYTHING", "Builder", "Choices", "Step", "build"]
 
@@ -95,10 +94,11 @@ class Builder:
         self._conflicts: dict[tuple[str, str], tuple[Conflict, ...]] = {}
         self._shown: dict[str, Key] = {}  # host -> Secret
         self._shown_for: dict[Key, set[str]] = {}  # Secret -> hosts
+        self._troubled: dict[Key, Claims] = {}  # with problems of their own
         # The table.
-        self._hosts: dict[str, HostSpec] = {}
-        self._specs: dict[str, BackendSpec] = {}
-        self._certificates: dict[str, CertificateSpec] = {}
+        self._hosts: Shelf[HostSpec] = Shelf()
+        self._specs: Shelf[BackendSpec] = Shelf()
+        self._certificates: Shelf[CertificateSpec] = Shelf()
         self._table: TableSpec | None = None
 
     def __repr__(self) -> str:
@@ -136,12 +136,12 @@ class Builder:
     def table(self, generation: int) -> TableSpec:
         """The whole table, in an order that depends on nothing but the objects."""
         if self._table is None:
-            ordered = [self._hosts[host] for host in sorted(self._hosts)]
+            ordered = self._hosts.values()
             self._table = TableSpec(
                 generation=generation,
                 routes=tuple([route for host in ordered for route in host.routes]),
-                backends=tuple([self._specs[key] for key in sorted(self._specs)]),
-                certificates=tuple([self._certificates[name] for name in sorted(self._certificates) if name]),
+                backends=tuple(self._specs.values()),
+                certificates=tuple([spec for name, spec in self._certificates.items() if name]),
                 default_route=self._fallback,
                 default_certificate=self._certificates.get(""),
                 host_defaults=tuple([host.default for host in ordered if host.default is not None and host.host]),
@@ -157,6 +157,7 @@ class Builder:
         ingress = self._objects.ingresses.get(key)
         view = View(self._objects)
         before = self._claims.pop(key, None)
+        self._troubled.pop(key, None)
         claims = None
         if key == STANDING and self._choices.default_backend is not None:
             claims = standing(self._choices.default_backend, self._backends, self._choices.defaults)
@@ -166,6 +167,8 @@ class Builder:
         places = _places(before)
         if claims is not None:
             self._claims[key] = claims
+            if claims.problems:
+                self._troubled[key] = claims
             topics.update(("backend", name) for name in claims.backends)
             topics.update(("verdict", name) for name in claims.secrets)
         for place in places - _places(claims):
@@ -238,7 +241,7 @@ class Builder:
             now = spec if spec.routes or spec.default is not None else None
             if now != self._hosts.get(host):
                 found[host] = now
-        _change(self._hosts, found)
+        self._hosts.change(found)
         return found
 
     def _show(self, names: Iterable[str]) -> set[Key]:
@@ -268,7 +271,7 @@ class Builder:
     def _settle_backends(self) -> dict[str, BackendSpec | None]:
         names, self._backends.changed = self._backends.changed, set()
         found = {key: spec for key in names if (spec := self._backends.spec(key)) != self._specs.get(key)}
-        _change(self._specs, found)
+        self._specs.change(found)
         return found
 
     def _settle_certificates(self, secrets: Iterable[Key]) -> dict[str, CertificateSpec | None]:
@@ -283,7 +286,7 @@ class Builder:
                 found[""] = None if pair is None else spec_of(key, pair, ())
             found["/".join(key)] = None if pair is None or not hosts else spec_of(key, pair, hosts)
         found = {name: spec for name, spec in found.items() if spec != self._certificates.get(name)}
-        _change(self._certificates, found)
+        self._certificates.change(found)
         return found
 
     def _default_certificate(self) -> Key | None:
@@ -292,7 +295,7 @@ class Builder:
 
     def _problems(self) -> tuple[Problem, ...]:
         """Everything that is wrong: Ingress by Ingress, then Secret by Secret."""
-        found = {key: list(claims.problems) for key, claims in self._claims.items() if claims.problems}
+        found = {key: list(claims.problems) for key, claims in self._troubled.items()}
         for place in sorted(self._conflicts):
             for conflict in self._conflicts[place]:
                 found.setdefault(conflict.ingress, []).append(conflict.problem)
@@ -324,11 +327,3 @@ def _places(claims: Claims | None) -> set[tuple[str, str]]:
     found.update(("rules", host) for host in (*claims.lends, *claims.www))
     found.update(("tls", host) for host in claims.tls)
     return found | {("", "")} if claims.fallback is not None else found
-
-
-def _change(table: dict[str, S], found: dict[str, S | None]) -> None:
-    for key, spec in found.items():
-        if spec is None:
-            table.pop(key, None)
-        else:
-            table[key] = spec

@@ -1,4 +1,4 @@
-"""What serves tables, as the control plane sees it; `supervisor.Supervisor` and `rollout.Rollout` are these."""
+"""What serves tables, as the control plane sees it; `supervisor.Supervisor` and `link.Rollout` are these."""
 
 from __future__ import annotations
 

@@ -150,6 +150,15 @@ def test_a_stranger_s_context_is_a_link() -> None:
     assert not client.links
 
 
+def test_links_to_a_generation_and_to_a_stranger() -> None:
+    stranger = Link(b"T" * 16, b"S" * 8, 1, b"foo=1")
+    server, _ = spans(record(link=Link(b"G" * 16, b"g" * 8, 1, generation=300, more=stranger)))
+    first, second = server.links
+    assert (first.trace_id, first.span_id, first.flags) == (b"G" * 16, b"g" * 8, 0x301)
+    assert [(each.key, each.value.int_value) for each in first.attributes] == [("spanway.generation", 300)]
+    assert (second.trace_id, second.trace_state, list(second.attributes)) == (b"T" * 16, "foo=1", [])
+
+
 def test_a_link_without_ids_is_none() -> None:
     server, _ = spans(record(link=Link(b"", b"", 1)))
     assert not server.links

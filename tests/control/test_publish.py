@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from proxy.control import publish
+from proxy.control.build import Builder
+from proxy.control.objects import (
+    BackendPort,
+    HTTPPath,
+    HTTPRule,
+    Ingress,
+    IngressBackend,
+    IngressRule,
+    IngressSpec,
+    Metadata,
+    ServiceBackend,
+)
+from proxy.control.problem import Problem
+from proxy.control.publish import Change, Publisher, Seen
+from proxy.control.store import Objects
+from tests.control.sinks import Sink
+from tests.control.texts import API, objects
+
+
+def ingress(name: str, host: str = "a.test", version: str = "1", **annotations: str) -> Ingress:
+    path = HTTPPath("/", "Prefix", IngressBackend(ServiceBackend("api", BackendPort("", 80))))
+    spec = IngressSpec(rules=(IngressRule(host, HTTPRule((path,))),))
+    return Ingress(Metadata(name, "shop", "u", version, annotations=annotations), spec)
+
+
+class Stage:
+    """A publisher over a store, and what it told."""
+
+    def __init__(self, strict: bool) -> None:
+        self.objects: Objects = objects(API)
+        self.sink = Sink()
+        self.told: list[tuple[Problem, ...]] = []
+        self.publisher = Publisher(self.objects, self.sink, listener=self.told.append, strict=strict)
+
+    def put(self, item: Ingress, verb: Any = "modified") -> None:
+        assert self.objects.put(item)
+        self.note(item, verb)
+
+    def note(self, item: Ingress, verb: Any = "modified") -> None:
+        metadata = item.metadata
+        change = Change("Ingress", "shop", metadata.name, metadata.resource_version, verb, time.time_ns())
+        self.publisher.changed(change)
+
+
+@contextlib.asynccontextmanager
+async def stage(strict: bool = False) -> AsyncIterator[Stage]:
+    made = Stage(strict)
+    try:
+        yield made
+    finally:
+        await made.publisher.close()
+
+
+async def test_the_first_table_waits_for_everything() -> None:
+    async with stage() as s:
+        s.put(ingress("web"), "listed")
+        await asyncio.sleep(0.02)
+        assert s.sink.tables == []
+        await s.publisher.synced()
+        [table], [change] = s.sink.tables, s.sink.changes
+        assert (table.generation, change.generation, change.base) == (1, 1, 0)
+        assert (list(change.hosts), list(change.backends)) == (["a.test"], ["shop/api:80"])
+        assert s.publisher.table is table
+        assert s.told == [()]
+        assert s.publisher.sample().propagation.buckets == (0,) * 14, "a list is no event that propagates"
+        await s.publisher.synced()
+        assert len(s.sink.tables) == 1
+        assert repr(s.publisher) == "Publisher(generation 1, 0 changes, 0 problems)"
+
+
+async def test_an_empty_cluster_has_a_table_too() -> None:
+    async with stage() as s:
+        await s.publisher.synced()
+        assert [table.generation for table in s.sink.tables] == [1]
+
+
+async def test_a_change_is_a_generation_of_what_differs() -> None:
+    async with stage() as s:
+        s.put(ingress("web"), "listed")
+        await s.publisher.synced()
+        s.put(ingress("other", "b.test"), "added")
+        await s.sink.next()
+        await s.publisher.flush()
+        change = s.sink.changes[-1]
+        assert (change.generation, change.base, list(change.hosts), change.backends) == (2, 1, ["b.test"], {})
+        assert len(s.sink.tables[-1].routes) == 2
+        sample = s.publisher.sample()
+        assert sample.events == (("Ingress", "added", 1), ("Ingress", "listed", 1))
+        assert (sum(sample.propagation.buckets), sum(sample.builds.buckets) >= 2) == (1, True)
+        assert s.publisher.seen("Ingress", ("shop", "other")) == Seen("1", 2)
+        assert s.publisher.seen("Ingress", ("shop", "web")) == Seen("1", 1)
+        assert s.publisher.seen("Secret", ("shop", "web")) is None
+
+
+async def test_what_arrives_together_is_built_together() -> None:
+    async with stage() as s:
+        await s.publisher.synced()
+        for number in range(50):
+            s.put(ingress(f"web-{number}", f"{number}.test"), "added")
+        await s.publisher.flush()
+        for number in range(50):
+            s.put(ingress(f"web-{number}", f"{number}.test", "2", x="y"))
+            await asyncio.sleep(0)
+        await s.publisher.flush()
+        assert [len(change.hosts) for change in s.sink.changes] == [0, 50, 50]
+
+
+async def test_what_arrives_during_a_build_is_the_next_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    building, go = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    update = Builder.update
+
+    def slow(self: Builder, *arguments: Any) -> Any:
+        loop.call_soon_threadsafe(building.set)
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
+        return update(self, *arguments)
+
+    async with stage() as s:
+        await s.publisher.synced()
+        monkeypatch.setattr(Builder, "update", slow)
+        s.put(ingress("one", "1.test"))
+        await building.wait()
+        s.put(ingress("two", "2.test"))
+        s.put(ingress("three", "3.test"))
+        await asyncio.sleep(0.02)
+        assert len(s.sink.tables) == 1, "and the loop goes on meanwhile"
+        go.set()
+        await s.publisher.flush()
+        assert [sorted(change.hosts) for change in s.sink.changes[1:]] in (
+            [["1.test"], ["2.test", "3.test"]],
+            [["1.test", "2.test", "3.test"]],
+        )
+
+
+async def test_what_changes_nothing_makes_no_generation() -> None:
+    async with stage() as s:
+        s.put(ingress("web"), "listed")
+        await s.publisher.synced()
+        s.objects.put(objects(API.replace("name: api,", "name: other,")).services["shop", "other"])
+        s.note(ingress("web", version="7"))
+        await s.publisher.flush()
+        assert len(s.sink.tables) == 1
+        assert s.publisher.seen("Ingress", ("shop", "web")) == Seen("7", 1)
+        assert len(s.told) == 1
+
+
+async def test_problems_are_told_when_they_change() -> None:
+    async with stage() as s:
+        await s.publisher.synced()
+        s.put(ingress("web", **{"spanway.io/colour": "blue"}))
+        await s.publisher.flush()
+        assert [len(problems) for problems in s.told] == [0, 1]
+        s.put(ingress("two", "b.test"))
+        await s.publisher.flush()
+        assert [len(problems) for problems in s.told] == [0, 1, 1]
+        await s.publisher.flush()
+        assert len(s.told) == 3
+        assert s.publisher.problems == s.told[-1] == tuple(s.sink.problems[-1])
+
+
+async def test_errors_keep_the_table_of_files_and_what_they_held_back_comes_as_one() -> None:
+    bad = {"spanway.io/proxy-body-size": "huge"}
+    async with stage(strict=True) as s:
+        s.put(ingress("web"), "listed")
+        await s.publisher.synced()
+        s.put(ingress("bad", "b.test", **bad))
+        await s.publisher.flush()
+        assert s.publisher.refused
+        s.put(ingress("web", "new.test"))
+        await s.publisher.flush()
+        assert len(s.sink.tables) == 1
+        s.put(ingress("bad", "b.test"))
+        await s.publisher.flush()
+        assert not s.publisher.refused
+        change = s.sink.changes[-1]
+        assert (change.generation, change.base, sorted(change.hosts)) == (2, 1, ["a.test", "b.test", "new.test"])
+        s.put(ingress("bad", "b.test", **bad))
+        await s.publisher.flush()
+        s.put(ingress("bad", "b.test"))
+        await s.publisher.flush()
+        assert len(s.sink.tables) == 2, "mended to what it was"
+        assert s.publisher.problems == ()
+
+
+async def test_a_controller_serves_what_it_can() -> None:
+    async with stage() as s:
+        s.put(ingress("bad", **{"spanway.io/proxy-body-size": "huge"}))
+        await s.publisher.synced()
+        assert (len(s.sink.tables[0].routes), s.publisher.refused) == (1, False)
+
+
+async def test_problems_of_reading_count_too() -> None:
+    async with stage(strict=True) as s:
+        s.publisher.noted = (Problem("error", "cannot be read", file="a.yaml"),)
+        await s.publisher.synced()
+        assert (s.sink.tables, s.publisher.table, s.publisher.refused) == ([], None, True)
+        s.publisher.noted = ()
+        await s.publisher.flush()
+        assert [table.generation for table in s.sink.tables] == [1]
+
+
+async def test_a_build_that_fails_is_made_good_by_the_next(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    async with stage() as s:
+        s.put(ingress("web"), "listed")
+        s.put(ingress("gone", "gone.test"), "listed")
+        await s.publisher.synced()
+        with monkeypatch.context() as broken:
+            broken.setattr(Builder, "update", lambda *_: 1 / 0)
+            s.put(ingress("lost", "lost.test"))
+            s.objects.remove("Ingress", ("shop", "gone"))
+            await s.publisher.flush()
+        assert (len(s.sink.tables), s.publisher.sample().failures) == (1, 1)
+        assert "generation 1 stays" in caplog.text
+        s.put(ingress("next", "next.test"))
+        await s.publisher.flush()
+        change = s.sink.changes[-1]
+        assert (change.base, sorted(change.hosts)) == (1, ["gone.test", "lost.test", "next.test"])
+        assert change.hosts["gone.test"] is None
+
+
+async def test_it_never_waits_for_a_worker_that_is_behind() -> None:
+    async with stage() as s:
+        await s.publisher.synced()
+        s.sink.prompt = 1
+        for number in range(3):
+            s.put(ingress("web", f"{number}.test"))
+            await s.publisher.flush()
+        assert [table.generation for table in s.sink.tables] == [1, 2, 3, 4]
+        assert sum(s.publisher.sample().propagation.buckets) == 0
+        for rolling in s.sink.rollings[1:]:
+            rolling.arrive(1)
+        await asyncio.sleep(0.01)
+        assert sum(s.publisher.sample().propagation.buckets) == 3
+
+
+async def test_a_certificate_s_age_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter((False, False))
+    monkeypatch.setattr(publish, "_AGE", 0.001)
+    monkeypatch.setattr(Builder, "due", lambda *_: next(looks, True))
+    async with stage() as s:
+        await s.publisher.synced()
+        before = len(s.sink.problems)
+        async with asyncio.timeout(20):
+            while len(s.sink.problems) == before:
+                await asyncio.sleep(0.001)
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_SEEN", 2)
+    async with stage() as s:
+        for name in ("one", "two", "three"):
+            s.put(ingress(name, f"{name}.test"), "listed")
+        await s.publisher.synced()
+        assert s.publisher.seen("Ingress", ("shop", "one")) is None
+        assert s.publisher.seen("Ingress", ("shop", "three")) == Seen("1", 1)
