@@ -24,6 +24,7 @@ from proxy.settings_cluster import ObjectName
 
 SIZES: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 TIMES: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LARGEST: Final = 2**63 - 1  # of a whole number: what is compiled keeps it in 64 bits
 TRUE: Final = ("true", "yes", "on", "1")
 FALSE: Final = ("false", "no", "off", "0")
 
@@ -38,6 +39,8 @@ def read(entry: Entry, raw: object) -> Any:
     if isinstance(raw, list | dict):
         raise SettingsError(f"takes one value, not {_kind_of(raw)}; write {entry.placeholder}")
     value = _READERS.get(entry.kind, word)(entry, raw)
+    if isinstance(value, int) and value > LARGEST:
+        raise SettingsError(f"{value:g} is too large; the most is {LARGEST:g}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_bounds(entry, value)
     return value

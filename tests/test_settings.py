@@ -91,6 +91,8 @@ def test_values(key: str, raw: object, value: object, monkeypatch: pytest.Monkey
         ("limits.head", "0x2000", "is not a number of bytes"),
         ("limits.head", "10", "the least is 256 bytes"),
         ("limits.head", 8192.0, "takes a whole number"),
+        ("limits.head", "9" * 18 + "g", "is too large"),
+        ("limits.fields", 2**63, "is too large"),
         ("limits.fields", "1_0", "is not a whole number"),
         ("limits.fields", "٣", "is not a whole number"),
         ("limits.fields", "auto", "is not a whole number"),

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from proxy.net.addresses import Trust
 
 _MOST_HOPS: Final = 32  # addresses read of X-Forwarded-For, from the right
-_MOST_FOR: Final = 1024  # bytes of X-Forwarded-For passed on
+_MOST_FOR: Final = 1024  # bytes read of it, from the right
 _PROTO: Final = frozenset((b"http", b"https"))
 _HOSTLIKE: Final = re.compile(rb"[A-Za-z0-9_.\-:\[\]]{1,261}")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.\-+/=:]{1,128}")
@@ -34,7 +34,11 @@ def read(noted: Mapping[bytes, bytes], trust: Trust, peer: str) -> Claim:
     """Read a trusted peer's X-Forwarded-* fields. A malformed field counts as absent; never raises."""
     client, chain = peer, b""
     value = noted.get(b"x-forwarded-for")
-    if value and len(value) <= _MOST_FOR:
+    if value:
+        if len(value) > _MOST_FOR:
+            # What a client has put in front must not hide what our own proxies have put behind it: the rest of an
+            # address that is cut off here is none.
+            value = value[-_MOST_FOR:].partition(b",")[2]
         hops = [hop.strip() for hop in value.split(b",")][-_MOST_HOPS:]
         addresses = [address(hop) for hop in hops]
         # Only what stands unbroken to the right counts: left of an unreadable hop nobody vouches for anything.

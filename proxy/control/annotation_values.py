@@ -22,6 +22,7 @@ from proxy.route.template import TemplateError, fill, parse, substitute
 
 MOST_TRIES: Final = 10  # stands for "no limit", which nginx writes as 0
 LONGEST_TIMEOUT: Final = 7 * 24 * 3600  # seconds
+LARGEST_SIZE: Final = 2**63 - 1  # bytes (nginx: NGX_MAX_OFF_T_VALUE); a table holds no greater number
 LONGEST_KEY: Final = 256  # characters of a hash key, before variables are filled in
 LONGEST_TEXT: Final = 1024  # characters of a URL or path
 LONGEST_NAME: Final = 128  # characters of a span's name
@@ -71,7 +72,10 @@ def size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,15})([kmg]?)", text.strip().lower())
     if match is None:
         raise InvalidValue("a size is a number of bytes, or a number with k, m or g, such as 8m; 0 is no limit")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
+    found = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
+    if found > LARGEST_SIZE:
+        raise InvalidValue(f"a size is at most {LARGEST_SIZE} bytes; 0 is no limit")
+    return found
 
 
 def seconds(text: str) -> float:

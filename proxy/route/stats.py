@@ -105,6 +105,9 @@ class RouteStats:
         statuses[status] = statuses.get(status, 0) + 1
         if error_type:
             self._faults[error_type] = self._faults.get(error_type, 0) + 1
+        # A clock that was set back: what only grows must not shrink (OpenMetrics, counters).
+        duration_ns = max(duration_ns, 0)
+        self_ns = max(self_ns, 0)
         # bisect_left: a value equal to a bound belongs to that bound's bucket ("le", OpenMetrics).
         bucket = 0  # most requests are in the first, and few far from it: no search
         for bound in _DURATION_NS:

@@ -103,8 +103,8 @@ class AccessLog:
             "detail": detail,
             "bytes_in": record.request_body_size,
             "bytes_out": record.response_body_size,
-            "duration_us": (record.end_ns - record.start_ns) // 1000,
-            "self_us": record.self_ns // 1000,
+            "duration_us": max(record.end_ns - record.start_ns, 0) // 1000,  # 0 where the clock was set back
+            "self_us": max(record.self_ns, 0) // 1000,
             "wait_us": max(last.first_byte_ns - last.sent_ns, 0) // 1000 if last and last.first_byte_ns else 0,
             "attempts": len(record.attempts),
             "upstream": f"{last.host}:{last.port}" if last else "",

@@ -47,7 +47,22 @@ def test_the_walk(chain: list[tuple[str, str]], comma: bytes) -> None:
         assert claim.client == client
         assert claim.chain == ", ".join(reversed(known)).encode()
     else:
-        assert claim.client in (client, PEER)
+        assert claim.client == client or TRUST.trusts(claim.client)
+
+
+@pytest.mark.parametrize("padding", [b"x" * 2000, b"10.0.0.1" * 200, b"10.0.0.1," * 200, b"10.0.0.1, " * 102 + b"1"])
+def test_nothing_in_front_hides_the_address_that_a_trusted_peer_has_put_behind(padding: bytes) -> None:
+    claim = read({b"x-forwarded-for": padding + b", 192.0.2.1, 10.0.0.2"}, TRUST, PEER)
+    assert claim.client == "192.0.2.1"
+    assert claim.chain.endswith(b"192.0.2.1, 10.0.0.2")
+    assert len(claim.chain) <= 1024
+
+
+def test_an_address_that_is_cut_off_is_none() -> None:
+    # Of the stranger's only "2.0.2.1" would be left, or less.
+    for pad in range(1000, 1030):
+        value = b"198.51.100.7" + b", 10.0.0.2" * 102 + b" " * (pad - 1000)
+        assert read({b"x-forwarded-for": value}, TRUST, PEER).client in ("198.51.100.7", "10.0.0.2")
 
 
 @given(st.dictionaries(
@@ -63,9 +78,13 @@ def test_whatever_comes_the_claim_is_harmless(noted: dict[bytes, bytes]) -> None
     assert 0 <= claim.port <= 65535
 
 
-def test_too_long_a_chain_counts_as_absent() -> None:
+def test_too_long_a_chain_is_cut_at_the_left() -> None:
     chain = b", ".join([b"192.0.2.1"] * 200)
-    assert read({b"x-forwarded-for": chain}, TRUST, PEER) == Claim(PEER, b"", "", b"", 0)
+    assert read({b"x-forwarded-for": chain}, TRUST, PEER) == Claim("192.0.2.1", chain[-32 * 11 + 2 :], "", b"", 0)
+
+
+def test_too_long_an_address_counts_as_absent() -> None:
+    assert read({b"x-forwarded-for": b"1" * 2000}, TRUST, PEER) == Claim(PEER, b"", "", b"", 0)
 
 
 def test_all_trusted_is_the_left_most() -> None:

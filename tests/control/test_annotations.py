@@ -48,6 +48,7 @@ def test_defaults_are_ingress_nginx_s() -> None:
         ("proxy-body-size", "1m", "body_limit", 1024**2),
         ("proxy-body-size", "2G", "body_limit", 2 * 1024**3),
         ("proxy-body-size", " 8M ", "body_limit", 8 * 1024**2),
+        ("proxy-body-size", "8589934591g", "body_limit", (2**33 - 1) * 1024**3),
         ("proxy-connect-timeout", "1", "connect_timeout", 1.0),
         ("proxy-read-timeout", "3600", "read_timeout", 3600.0),
         ("proxy-send-timeout", "120", "send_timeout", 120.0),
@@ -123,6 +124,7 @@ def test_the_sample_ratio_is_ours_alone(value: str, ratio: float) -> None:
     ("name", "values"),
     [
         ("proxy-body-size", ["", "8 m", "8mb", "-1", "1.5m", "1t", "1kk", "\u0661", "9" * 16]),
+        ("proxy-body-size", ["8589934592g", "9" * 15 + "g"]),  # above 2**63 - 1: no table could hold it
         ("proxy-read-timeout", ["", "0", "60s", "1.5", "-1", "1h", "604801", "\u0661"]),
         ("proxy-next-upstream-tries", ["", "-1", "x", "1.0"]),
         ("backend-protocol", ["", "H2", "http://"]),

@@ -209,6 +209,8 @@ def test_source_ranges(edge: Edge) -> None:
     assert asked(edge, "allowed.test", "/", "X-Forwarded-For: 127.0.0.1, 203.0.113.7").status == 403
     assert asked(edge, "denied.test", "/", "X-Forwarded-For: 203.0.113.7").status == 200
     assert asked(edge, "denied.test", "/", "X-Forwarded-For: ::ffff:127.0.0.9, ::ffff:127.0.0.9").status == 403
+    # However much a client has put in front of what the trusted proxy has put behind.
+    assert asked(edge, "allowed.test", "/", f"X-Forwarded-For: {'x' * 1100}, 203.0.113.7").status == 403
 
 
 def test_a_refusal_is_a_fault_of_its_own(quiet: Edge) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from proxy import build
 from tests.harness import poll
 from tests.harness.client import Client
 from tests.harness.collector import SERVER
@@ -225,6 +226,13 @@ def test_sigint_ends_too(start: Callable[..., Edge]) -> None:
 
 
 # Start.
+
+
+def test_runs_in_the_form_that_is_tested(start: Callable[..., Edge]) -> None:
+    edge = start()
+    [worker] = edge.proxy.workers()
+    mapped = Path(f"/proc/{worker}/maps").read_text()
+    assert ("/proxy/exchange." in mapped) == (build() == "compiled")
 
 
 def test_starts_with_nothing_to_serve(start: Callable[..., Edge], tmp_path: Path) -> None:

@@ -137,3 +137,16 @@ def test_invalid_object_is_named(start: Callable[..., Edge]) -> None:
     edge.probe()
     assert not alive_at(edge, "wrong.test")
     assert edge.proxy.generation() >= generation
+
+
+def test_a_number_that_no_table_holds_is_told_and_stops_nothing(start: Callable[..., Edge]) -> None:
+    edge = start()
+    for turn, size in enumerate(("8589934592g", "999999999999999g")):
+        huge = site("huge", [edge.a.port], annotations={"proxy-body-size": size})
+        edge.proxy.write("site.yaml", documents(*huge))
+        poll.until(lambda: edge.proxy.said().count("a size is at most") > turn, "the error")  # noqa: B023 - asked at once
+        generation = edge.proxy.generation()
+        edge.proxy.write("site.yaml", documents(*site(f"new{turn}", [edge.b.port])))
+        edge.proxy.applied(generation)
+        assert alive_at(edge, f"new{turn}.test")
+    assert "Traceback" not in edge.proxy.said()

@@ -43,6 +43,16 @@ def test_counts() -> None:
     assert sample.exemplars[-1] == Exemplar(b"z" * 16, 20.0, 7.0)
 
 
+def test_a_clock_that_was_set_back_takes_nothing_away() -> None:
+    stats = RouteStats("ns", "web", "a.test", "/")
+    stats.observe(200, 3 * MS, 40_000, "", TRACE, False, 0)
+    stats.observe(200, -3_600_000 * MS, -3_600_000 * MS, "", TRACE, True, 0)
+    sample = stats.snapshot()
+    assert sample.buckets[0] == 2
+    assert (sample.seconds, sample.self_seconds) == (0.003, 4e-05)
+    assert sample.exemplars[0] == Exemplar(TRACE, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("place", range(len(DURATION_BOUNDS)))
 def test_a_bound_belongs_to_its_own_bucket(place: int) -> None:
     stats = RouteStats("", "", "", "")

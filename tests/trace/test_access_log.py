@@ -78,6 +78,7 @@ def test_a_line_per_request(tmp_path: Path) -> None:
         ),
         ({"attempts": [attempt(first_byte_ns=0)]}, {"wait_us": 0}),
         ({"attempts": [attempt(first_byte_ns=5, sent_ns=9)]}, {"wait_us": 0}),
+        ({"start_ns": 9_000_000, "end_ns": 5_000_000, "self_ns": -4_000_000}, {"duration_us": 0, "self_us": 0}),
         ({"query": b"a=1&sig=secret"}, {"query": "a=1&sig=REDACTED"}),
         ({"version": 0}, {"protocol": "HTTP/1.0"}),
     ],
