@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from proxy import __version__
@@ -23,11 +24,13 @@ from proxy.settings import Settings
 from proxy.settings_reference import explained, further
 from proxy.values import suggestion
 
+_ADMIN: Final = f"http://{Settings().admin}"
 USAGES: Final = {
     "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
     "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
+    "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
     "check": "PATH ... [--ingress-class NAME]",
     "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
 }
@@ -48,6 +51,10 @@ examples:
 examples:
   spanway demo --for 20
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 spanway demo""",
+    "apply": """\
+examples:
+  spanway apply -f shop.yaml --trace --controller http://127.0.0.1:9901
+  kubectl -n spanway port-forward deploy/spanway 9901 & spanway apply -f manifests/ --trace""",
     "check": """\
 examples:
   spanway check manifests/ ingress.yaml""",
@@ -144,6 +151,22 @@ def build() -> Parser:
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
     _add_settings(showing, DEV, groups("demo"), always_on=True)
+
+    applying = command("apply", apply, "apply manifests to a cluster, and follow them to the first request")
+    applying.flag("-f", "--filename", nargs="+", action="extend", required=True, metavar="PATH", help="manifests")
+    applying.flag("--trace", action="store_true", help="wait until they are served, and print the whole way as a trace")
+    applying.flag(
+        "--controller", action="append", metavar="URL", help=f"admin address of a controller (default {_ADMIN})"
+    )
+    applying.flag("--kubeconfig", default="", metavar="FILE", help="as for 'spanway controller'")
+    applying.flag("-n", "--namespace", default="", metavar="NAME", help="of objects that name none")
+    applying.flag(
+        "--wait",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="for the workers, then for a request (default 30)",
+    )
 
     checking = command("check", check, "validate manifests; exit status 1 if they have errors")
     checking.add_argument("paths", nargs="+", metavar="PATH", help="file or directory of Kubernetes manifests")
@@ -243,6 +266,19 @@ def demo(options: argparse.Namespace) -> int:
     from proxy.demo.run import demo as tell
 
     return tell(settings, options.seconds, app.run)
+
+
+def apply(options: argparse.Namespace) -> int:
+    """``spanway apply``: 0 where everything was applied and, with ``--trace``, has served a request."""
+    from proxy.control.cluster import apply_trace
+
+    controllers = [url.rstrip("/") for url in options.controller or (_ADMIN,)]
+    if wrong := [url for url in controllers if not url.startswith(("http://", "https://"))]:
+        raise SettingsError(f"--controller {wrong[0]}: write http://HOST:PORT")
+    paths = [Path(path) for path in options.filename]
+    return apply_trace.apply(
+        paths, options.kubeconfig, options.namespace, controllers, options.wait, trace=options.trace
+    )
 
 
 def check(options: argparse.Namespace) -> int:

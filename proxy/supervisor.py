@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
-from proxy.admin.control import ControlSample
+from proxy.admin.control import ControlSample, Followed
 from proxy.admin.source import Companion, Cursor, Readiness, WorkerSample
 from proxy.channel import AskBatches, AskSample, Batches, Channel, Drain, First, Sampled, encoded
 from proxy.link import Link, Parts, Rollout
@@ -65,6 +65,10 @@ class Publishing(Protocol):
 
     def sample(self) -> ControlSample:
         """Its counters."""
+        ...
+
+    def followed(self, trace_id: str) -> Followed | None:
+        """What has become of the objects that carried a trace's context."""
         ...
 
 
@@ -150,6 +154,13 @@ class Supervisor:
         """See `admin.source.Source`."""
         sample = ControlSample() if self.publisher is None else self.publisher.sample()
         return sample if self._exporter is None else replace(sample, export=self._exporter.counters())
+
+    def followed(self, trace_id: str) -> Followed | None:
+        """See `admin.source.Source`."""
+        found = None if self.publisher is None else self.publisher.followed(trace_id)
+        if found is None:
+            return None
+        return replace(found, served=self._serving_at(found.generation) >= self._workers)
 
     def exits(self) -> int:
         """See `admin.source.Source`."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from proxy import __version__
@@ -39,6 +40,7 @@ PAGES: Final = (
     ("/routes", "the table: routes, backends, endpoints and their health, problems of the configuration"),
     ("/traces", "recent traces, newest first; ?limit=50&service=NAME&min_ms=100&error=1"),
     ("/traces/ID", "one trace as a tree; the first digits of its id are enough"),
+    ("/followed/TRACE", "what has become of the objects that were applied in a trace: 'spanway apply --trace' asks"),
     (f"{PATH} (POST)", "OTLP/HTTP: where applications on this machine may send their spans"),
 )
 
@@ -95,6 +97,7 @@ class Admin:
         app.router.add_get("/routes", self.routes)
         app.router.add_get("/traces", self.traces)
         app.router.add_get("/traces/{id}", self.trace)
+        app.router.add_get("/followed/{id}", self.followed)
         if self._receiver is not None:
             app.router.add_post(PATH, self._receiver.receive)
         return app
@@ -162,6 +165,13 @@ class Admin:
         if len(found) > 1:
             return refusal(409, f"{len(found)} traces begin with {prefix}; give more digits", traces=found[:20])
         return await self._page(lambda: trace_document(assemble(decode(batches, found[0]))[0]))
+
+    async def followed(self, request: web.Request) -> web.Response:
+        """The generations that objects of a trace have made."""
+        found = self._source.followed(request.match_info["id"].strip().lower())
+        if found is None:
+            return refusal(404, "no object that carries this trace has been taken in lately")
+        return _json(msgspec.to_builtins(found))
 
     async def _made(self, make: Callable[[], T]) -> T:
         async with self._places:

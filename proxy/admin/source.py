@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from proxy.admin.cluster import ClusterSample
-from proxy.admin.control import ControlSample
+from proxy.admin.control import ControlSample, Followed
 from proxy.route.spec import TableSpec
 from proxy.route.stats import RouteSample
 from proxy.settings import Address, Settings
@@ -128,6 +128,10 @@ class Source(Protocol):
 
     def control(self) -> ControlSample:
         """What the control plane counts."""
+        ...
+
+    def followed(self, trace_id: str) -> Followed | None:
+        """What has become of the objects that carried this trace (hex); None if none has come lately."""
         ...
 
     def exits(self) -> int:

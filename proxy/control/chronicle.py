@@ -134,6 +134,8 @@ class Story:
         """A worker has served its first request; of several workers the first to say so counts."""
         if self._first is None:
             self._first = first
+            if first.span_id:
+                self._chronicle.remember(self.origin.trace_id.hex(), first.trace_id.hex())
             if self._swapped:
                 self.end()
 
@@ -177,6 +179,7 @@ class Chronicle:
     def __init__(self, provider: TracerProvider) -> None:
         self.tracer: Final[Tracer] = provider.get_tracer("spanway", __version__)
         self._open: OrderedDict[int, Story] = OrderedDict()
+        self._firsts: OrderedDict[str, str] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"Chronicle({list(self._open.values())})"
@@ -214,6 +217,16 @@ class Chronicle:
         """No request begins by an earlier generation any more."""
         for story in [story for story in self._open.values() if story.generation < generation]:
             story.end()
+
+    def remember(self, generation: str, request: str) -> None:
+        """Which trace had the first request of a generation, whose trace this is."""
+        self._firsts[generation] = request
+        while len(self._firsts) > _OPEN:
+            self._firsts.popitem(last=False)
+
+    def first(self, generation: str) -> str:
+        """The trace (hex) of the first request that a generation served, by that of the generation; "" if unknown."""
+        return self._firsts.get(generation, "")
 
     def close(self, story: Story) -> None:
         """A story has ended."""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from proxy.admin.control import BUILD_BOUNDS, PROPAGATION_BOUNDS, ControlSample, Tally
+from proxy.admin.control import BUILD_BOUNDS, PROPAGATION_BOUNDS, ControlSample, Followed, Tally
 from proxy.control.build import EVERYTHING, Builder, Choices, Step
 from proxy.route.change import TableChange, certificates_of, differing, hosts_of, whole
+from proxy.trace.w3c import parse_traceparent
 
 if TYPE_CHECKING:
     from proxy.control.certificates import CertificateReader
@@ -36,6 +37,7 @@ GATHER: Final = 0.002  # seconds between two looks at a burst of events; a singl
 LONGEST: Final = 0.01  # seconds that a burst is gathered
 _TOLD: Final = 32  # events that the trace of one generation tells of one by one
 _SEEN: Final = 4096  # objects of which it is known which generation has them
+_FOLLOWED: Final = 256  # traces of which it is known what has become of their objects
 _AGE: Final = 3600.0  # seconds between two looks at certificates that may have come of age
 
 Verb = Literal["added", "modified", "deleted", "listed"]
@@ -101,6 +103,8 @@ class Publisher:
         self._changes: list[Change] = []  # those that the next build takes in
         self._untold: list[Change] = []  # those of builds that were refused
         self._seen: OrderedDict[tuple[str, Key], Seen] = OrderedDict()
+        self._followed: OrderedDict[str, Followed] = OrderedDict()  # by the trace that objects carried
+        self._origins: dict[int, str] = {}  # the trace of the newest generation, if it is recorded
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -150,6 +154,14 @@ class Publisher:
     def seen(self, kind: str, key: Key) -> Seen | None:
         """Which version of an object was last taken in, None if it is long ago or never was."""
         return self._seen.get((kind, key))
+
+    def followed(self, trace_id: str) -> Followed | None:
+        """What has become of the objects that carried this trace (hex), None if none has come lately."""
+        found = self._followed.get(trace_id)
+        if found is None or self._chronicle is None:
+            return found
+        first = next((first for one in found.traces if (first := self._chronicle.first(one))), "")
+        return msgspec.structs.replace(found, first=first)
 
     def sample(self) -> ControlSample:
         """What it has counted."""
@@ -245,6 +257,7 @@ class Publisher:
         if self._chronicle is not None:
             told = [*untold, *changes]
             story = self._chronicle.begin(self._generation, told[-_TOLD:], len(told), step, began, ended)
+        self._origins = {} if story is None else {self._generation: story.origin.trace_id.hex()}
         change = msgspec.structs.replace(
             self._pending,
             generation=self._generation,
@@ -289,8 +302,26 @@ class Publisher:
             key = change.kind, (change.namespace, change.name)
             self._seen[key] = Seen(change.resource_version, self._generation)
             self._seen.move_to_end(key)
+            if change.traceparent:
+                self._follow(change)
         while len(self._seen) > _SEEN:
             self._seen.popitem(last=False)
+
+    def _follow(self, change: Change) -> None:
+        link = parse_traceparent(change.traceparent.encode("utf-8", "replace"))
+        if link is None:
+            return
+        trace_id = link[0].hex()
+        before = self._followed.pop(trace_id, Followed((), 0))
+        made = self._origins.get(self._generation)
+        thing = change.kind, change.namespace, change.name, change.resource_version
+        self._followed[trace_id] = Followed(
+            objects=(*[one for one in before.objects if one[:3] != thing[:3]], thing)[-_TOLD * 8 :],
+            generation=self._generation,
+            traces=tuple(dict.fromkeys((*before.traces, *([made] if made else []))))[-_TOLD:],
+        )
+        while len(self._followed) > _FOLLOWED:
+            self._followed.popitem(last=False)
 
 
 def _later(pending: TableChange, step: Step) -> TableChange:

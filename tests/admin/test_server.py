@@ -75,6 +75,9 @@ class FakeSource:
     def control(self):
         return ControlSample()
 
+    def followed(self, trace_id):
+        return None
+
     def exits(self):
         return 0
 

@@ -188,7 +188,9 @@ def test_every_traced_peer_makes_the_spans_it_is_said_to(
     expected = VARIANTS[name].spans * len(upstream.heads)
     poll.until(lambda: sink.received().spans >= expected, f"{expected} spans", timeout=20)
     received = sink.received()
-    if name != "traefik-traced":  # which also traces what it answers with 404 until it has read its routes
+    if name.startswith("spanway"):  # which traces the making of its table too
+        assert received.spans <= expected + 12
+    elif name != "traefik-traced":  # which also traces what it answers with 404 until it has read its routes
         assert received.spans == expected
     assert received.bytes > 50 * received.spans
 
