@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -53,8 +54,10 @@ def extensions() -> list[Extension]:
     if switched_on("SPANWAY_PURE"):
         return []
     try:
+        if sys.byteorder != "little":
+            raise NotImplementedError("this machine is big-endian, and the span encoder writes little-endian numbers")
         from Cython.Build import cythonize
-    except ImportError as error:
+    except (ImportError, NotImplementedError) as error:
         give_up(error)
         return []
     made: list[Extension] = cythonize(
@@ -67,7 +70,9 @@ def give_up(error: Exception) -> None:
     """Say why nothing is compiled, or fail with it."""
     if switched_on("SPANWAY_COMPILED"):
         raise error
-    sys.stderr.write(f"spanway: not compiled, it will run from its Python files, at several times the cost ({error})\n")
+    # A compiler's error names its whole command.
+    why = textwrap.shorten(str(error), 120, placeholder=" ...")
+    sys.stderr.write(f"spanway: not compiled, it will run from its Python files, at several times the cost ({why})\n")
 
 
 class BuildAllOrNone(build_ext):
@@ -76,12 +81,15 @@ class BuildAllOrNone(build_ext):
     def run(self) -> None:
         """Build, or clean up."""
         self.parallel = self.parallel or os.cpu_count() or 1
+        in_place = self.inplace
         try:
             super().run()
         except Exception as error:  # of the compiler: each has its own
             give_up(error)
-            for extension in self.extensions:
-                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            # Built beside the sources or not, setuptools builds elsewhere first; what an older build left goes too.
+            for self.inplace in {False, bool(in_place)}:
+                for extension in self.extensions:
+                    Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
             self.extensions = []
 
 

@@ -85,9 +85,9 @@ class Session:
     def _sample(self, lab: Lab, scenario: Scenario, point: Point, peer: Peer, name: str, number: int) -> Sample:
         try:
             reading = scenario.measure(lab, peer, VARIANTS[name], point)
-        except (ValueError, RuntimeError, AssertionError, OSError) as error:
-            # One peer that fails one measurement spoils that figure, not an hour of others.
-            self.leave_out(f"{scenario.name} {point.label}: {name} failed: {error}")
+        except Exception as error:
+            # Whatever it is, it spoils this figure, not an hour of others.
+            self.leave_out(f"{scenario.name} {point.label}: {name} failed: {type(error).__name__}: {error}")
             reading = Reading({}, {"measurements that failed": 1})
         return Sample(scenario.name, point.label, name, number, reading)
 

@@ -16,7 +16,6 @@ from proxy.http1.fields import UNNOMINATED, tokens, without
 from proxy.http1.framing import CHUNKED, request_framing
 from proxy.route.actions import Asked
 from proxy.trace.begin import begin
-from proxy.trace.context import FIELDS
 
 if TYPE_CHECKING:
     from proxy.http1.head import RequestHead
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from proxy.route.table import Route
 
 _SETTLED: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"proxy-connection"))
-_FORWARDING: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
 _NOT_UPGRADED_TO: Final = frozenset((b"h2c", b"h2"))  # row 24: a tunnel to HTTP/2 would bypass every rule here
 
 
@@ -37,7 +35,7 @@ def admit(x: Request, head: RequestHead) -> None:
     x.version = minor
     x.user_agent = noted.get(b"user-agent", b"")
     downstream = x.downstream
-    if downstream.trusted and not _FORWARDING.isdisjoint(noted):
+    if head.claims and downstream.trusted:
         x.claim = claim = forwarded.read(noted, x.worker.trust, downstream.client_address)
         x.client_address = claim.client
         x.client_port = 0
@@ -146,7 +144,7 @@ def trace(x: Request, route: Route | None) -> None:
         actions = route.actions
         if actions is not None and not actions.recorded:
             wanted = False
-    if FIELDS.isdisjoint(noted):
+    if not x.head.context:
         begin(x, None, False, worker.sampler, ratio, wanted)
         return
     remote = worker.propagation.extract(noted)

@@ -19,6 +19,9 @@ case "$*" in
     *"import ensurepip"*) {ensurepip} ;;
     "-m benchmarks"* | "-m proxy."*) echo "$*" >>runs ;;
     -VV | --version) echo "Python {dotted}.0" ;;
+    "-W ignore setup.py"*)
+        echo "$*" >>compilations
+        [ ! -e compiler-fails ] || {{ echo "error: no such type"; exit 1; }} ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     "-m pip"*)
         echo "$*" >>calls
@@ -37,11 +40,13 @@ class Machine:
         self.programs = folder / "bin"
         self.checkout.mkdir()
         self.programs.mkdir()
-        for name in ("dev", "pyproject.toml", "requirements.lock"):
+        for name in ("dev", "pyproject.toml", "requirements.lock", "setup.py"):
             shutil.copy2(ROOT / name, self.checkout / name)
+        (self.checkout / "proxy").mkdir()
+        (self.checkout / "proxy" / "module.pyx").touch()
         for name in ("sh", "cat", "cksum", "cp", "chmod", "dirname", "id", "mkdir", "mktemp", "mv", "printf"):
             self.link(name)
-        for name in ("readlink", "rm", "sed", "tail", "grep"):
+        for name in ("readlink", "rm", "sed", "tail", "grep", "find", "head", "touch"):
             self.link(name)
 
     def link(self, name: str) -> None:
@@ -59,11 +64,13 @@ class Machine:
         answer = "exit 0" if ensurepip else "[ -e venv-installed ]"
         self.program(name, PYTHON.format(number=number, dotted=version, ensurepip=answer))
 
-    def run(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.checkout / "dev"), *arguments],
             cwd=folder or self.checkout,
-            env={"PATH": str(self.programs), "HOME": str(self.checkout)},
+            env={"PATH": str(self.programs), "HOME": str(self.checkout), **(environment or {})},
             capture_output=True,
             text=True,
             timeout=30,
@@ -74,6 +81,11 @@ class Machine:
     def calls(self) -> list[str]:
         """The calls of pip so far."""
         return self._lines("calls")
+
+    @property
+    def compilations(self) -> list[str]:
+        """The runs of setup.py so far."""
+        return self._lines("compilations")
 
     @property
     def runs(self) -> list[str]:
@@ -95,7 +107,7 @@ def test_setup_installs_from_the_lock_and_is_done_the_second_time(machine: Machi
     first = machine.run("setup")
     assert first.returncode == 0, first.stderr
     assert len(machine.calls) == 1
-    assert "--constraint requirements.lock --editable .[demo]" in machine.calls[0]
+    assert "--constraint requirements.lock --editable .[demo,compile]" in machine.calls[0]
     assert "--only-binary :all:" in machine.calls[0]
     assert ".venv/bin/spanway" in first.stderr
 
@@ -122,6 +134,33 @@ def test_a_developers_setup_serves_a_user_but_not_the_other_way_round(machine: M
     assert ".[demo,dev]" in machine.calls[1]
     machine.run("setup")
     assert len(machine.calls) == 2
+
+
+def test_what_has_changed_is_compiled_anew(machine: Machine) -> None:
+    machine.python("python3", "3.11")
+    for _ in range(2):
+        assert machine.run("setup").returncode == 0
+    assert machine.compilations == ["-W ignore setup.py -q build_ext --inplace"]
+    later = (machine.checkout / ".venv" / ".compiled").stat().st_mtime + 10
+    os.utime(machine.checkout / "proxy" / "module.pyx", (later, later))
+    machine.run("setup")
+    assert len(machine.compilations) == 2
+    assert len(machine.calls) == 1
+
+
+def test_what_does_not_compile_ends_the_setup(machine: Machine) -> None:
+    machine.python("python3", "3.11")
+    (machine.checkout / "compiler-fails").touch()
+    failed = machine.run("setup")
+    assert failed.returncode == 1
+    assert "error: no such type" in failed.stderr
+    assert "does not compile" in failed.stderr
+
+
+def test_nothing_is_compiled_where_nothing_is_wanted(machine: Machine) -> None:
+    machine.python("python3", "3.11")
+    assert machine.run("setup", environment={"SPANWAY_PURE": "1"}).returncode == 0
+    assert machine.compilations == []
 
 
 def test_a_failed_setup_shows_pips_last_words_and_is_tried_again(machine: Machine) -> None:
@@ -212,11 +251,11 @@ def test_every_command_is_in_the_help(machine: Machine) -> None:
         assert f"\n  {name} " in shown
 
 
-def test_bench_without_a_word_measures_everything(machine: Machine) -> None:
+def test_bench_passes_its_arguments_on(machine: Machine) -> None:
     machine.python("python3", "3.11")
     assert machine.run("bench").returncode == 0
-    assert machine.run("bench", "cost", "--check").returncode == 0
-    assert machine.runs == ["-m benchmarks all", "-m benchmarks cost --check"]
+    assert machine.run("bench", "--quick", "--check").returncode == 0
+    assert machine.runs == ["-m benchmarks", "-m benchmarks --quick --check"]
 
 
 def test_docs_writes_every_generated_part(machine: Machine) -> None:

@@ -39,7 +39,6 @@ SHORT = {
     "proxy/meaning.py",
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
-    "proxy/http1/head.py",
     "proxy/http1/scan.py",
     "proxy/net/layer.py",
     "proxy/net/now.py",

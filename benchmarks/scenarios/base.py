@@ -126,7 +126,12 @@ class Watch:
         return {"used": used, "foreign": max(0.0, busy - used), "stolen": stolen}
 
     def spent(self, peer: Peer, units: float) -> dict[str, float]:
-        """CPU microseconds per unit until the peer rests again: spans still queued when a load ends are its price."""
+        """CPU microseconds per unit until the peer rests again: spans still queued when a load ends are its price.
+
+        Raises RuntimeError when there was no unit.
+        """
+        if not units:
+            raise RuntimeError("nothing was served")
         spent = settle(peer).since(self.clock)
         whole = spent.cpu_ns / 1000 / units
         return {"cpu": whole, "user": whole * (1 - spent.system_share), "system": whole * spent.system_share}

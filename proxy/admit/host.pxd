@@ -1,3 +1,1 @@
-cdef dict _cache
-
 cpdef tuple parse_host(bytes value)

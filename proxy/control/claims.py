@@ -44,6 +44,7 @@ class Choices(NamedTuple):
     most_tries: int = Options().tries  # attempts for one request, whatever annotations say
     controller: str = ""  # only classes that an IngressClass gives to this controller; "" asks for no such object
     zone: str = ""  # where we are, for topology hints
+    https: bool = True  # somebody serves https: `ssl-redirect` leads somewhere
     default_backend: ServicePort | None = None  # for what no rule takes, where no Ingress says otherwise
 
 
@@ -108,6 +109,7 @@ class _Compiler:
         self._secrets = secrets
         self._subject = Subject("Ingress", metadata.namespace, metadata.name, place)
         self._options = judge(ingress, self._subject, choices)
+        self._https = choices.https
         self._named: dict[str, None] = {}
 
     def claims(self, view: View) -> Claims:
@@ -141,7 +143,7 @@ class _Compiler:
             everywhere=not hosts or "" in hosts,
             certificates=certificates,
             tls=frozenset((*certificates, *(host for tls in spec.tls for host in tls.hosts))),
-            redirects=self._options.ssl_redirect,
+            redirects=self._options.ssl_redirect and self._https,
             lends=lends,
             www={www(host): host for host in rules if host and "*" not in host} if self._options.www else {},
             backends=self._named,

@@ -30,6 +30,7 @@ def choices_of(settings: Settings) -> Choices:
         verify_upstreams=bool(settings.upstream_ca),
         default_backend=settings.default_backend,
         zone=settings.cluster.zone,
+        https=bool(settings.https),
         default_certificate=str(settings.default_certificate or ""),
     )
 

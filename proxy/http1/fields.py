@@ -39,6 +39,9 @@ CONTEXT: Final = (
     b"x-b3-flags",
 )
 
+# What a trusted peer may say of the client (`admit.forwarded`).
+FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
+
 _REQUEST: Final[dict[bytes, int]] = {
     b"host": FRAME,
     b"content-length": FRAME,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.http1.fields import CONTEXT, FORWARDED
+
+_FORWARDED: Final = frozenset(FORWARDED)
+_CONTEXT: Final = frozenset(CONTEXT)
 HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -12,10 +16,11 @@ class RequestHead:
     (lower-case names).
 
     ``mark`` is where the target's "?" is, -1 without one. ``plain`` says that the target is a path that is in normal
-    form as it stands: no escape, no ``//``, nothing that begins with a dot (`admit.target` for all others).
+    form as it stands: no escape, no ``//``, nothing that begins with a dot (`admit.target` for all others). ``claims``
+    and ``context`` say whether any of `fields.FORWARDED` and of `fields.CONTEXT` is in ``noted``.
     """
 
-    __slots__ = ("fields", "mark", "method", "minor", "noted", "plain", "target")
+    __slots__ = ("claims", "context", "fields", "mark", "method", "minor", "noted", "plain", "target")
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: bytes, noted: dict[bytes, bytes]) -> None:
         self.method = method
@@ -26,6 +31,8 @@ class RequestHead:
         self.minor = minor
         self.fields = fields
         self.noted = noted
+        self.claims = not _FORWARDED.isdisjoint(noted)
+        self.context = not _CONTEXT.isdisjoint(noted)
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method!r} HTTP/1.{self.minor}, {len(self.lines)} lines, noted {sorted(self.noted)})"

@@ -9,16 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memchr, memcmp, memcpy
 
 from proxy.http1 import strict
-from proxy.http1.fields import DROP, FRAME, NOTE, REQUEST_NAMES, RESPONSE_NAMES
+from proxy.http1.fields import CONTEXT, DROP, FORWARDED, FRAME, NOTE, REQUEST_NAMES, RESPONSE_NAMES
 from proxy.http1.head cimport RequestHead, ResponseHead
-
-cdef extern from "string.h" nogil:
-    """
-    #ifndef _GNU_SOURCE
-    void *memmem(const void *, size_t, const void *, size_t);
-    #endif
-    """
-    void* memmem(const void* text, size_t size, const void* wanted, size_t length)
 
 ctypedef const unsigned char byte
 
@@ -33,10 +25,16 @@ cdef enum:
     MOST_LINES = 1024  # lines of a head that are kept on the stack; a head of more is for `strict`
 
 
+cdef enum:
+    CLAIM = 1  # `fields.FORWARDED`
+    TRACE = 2  # `fields.CONTEXT`
+
+
 cdef struct Name:
     Py_ssize_t length  # 0: no name in this place
     unsigned char text[LONGEST]  # in lower case
     int action
+    unsigned int group  # a bit: CLAIM, TRACE or neither
     void* key  # the bytes object, kept alive by KEYS
 
 
@@ -70,6 +68,7 @@ cdef void fill(Names* names, dict table):
         slot.length = PyBytes_GET_SIZE(key)
         memcpy(slot.text, PyBytes_AS_STRING(key), slot.length)
         slot.action = action
+        slot.group = CLAIM if key in FORWARDED else TRACE if key in CONTEXT else 0
         names.lengths |= 1ULL << slot.length
         slot.key = <void*>key
 
@@ -150,7 +149,7 @@ cdef Name* look_up(Names* names, byte* lower, Py_ssize_t length) noexcept nogil:
     return NULL
 
 
-cdef bytes take_fields(Lines* lines, Names* names, bint underscores, dict noted):
+cdef bytes take_fields(Lines* lines, Names* names, bint underscores, dict noted, unsigned int* groups):
     """The lines that pass; notes the others' values. None if there is anything to object to."""
     cdef Py_ssize_t index, at, length, passed = 0, runs = 0
     cdef byte* name
@@ -190,6 +189,7 @@ cdef bytes take_fields(Lines* lines, Names* names, bint underscores, dict noted)
             if row.action == _DROP:
                 continue
             key = <object>row.key
+            groups[0] |= row.group
             colon += 1
             while colon < end and (colon[0] == c" " or colon[0] == c"\t"):
                 colon += 1
@@ -265,6 +265,7 @@ cdef RequestHead request(
     cdef byte* target
     cdef Py_ssize_t at, length
     cdef RequestHead made
+    cdef unsigned int groups = 0
     cdef Py_ssize_t mark
     cdef bint plain
     cdef bytes method, fields
@@ -300,7 +301,7 @@ cdef RequestHead request(
             ):
                 plain = False
     noted = {}
-    fields = take_fields(&lines, &REQUEST, underscores, noted)
+    fields = take_fields(&lines, &REQUEST, underscores, noted, &groups)
     if fields is None:
         return None
     made = RequestHead.__new__(RequestHead)
@@ -308,6 +309,8 @@ cdef RequestHead request(
     made.target = PyBytes_FromStringAndSize(<char*>target, length)
     made.mark = mark
     made.plain = plain
+    made.claims = groups & CLAIM
+    made.context = groups & TRACE
     made.minor = space[8] - c"0"
     made.fields = fields
     made.noted = noted
@@ -335,6 +338,7 @@ cdef ResponseHead response(bytes head, Py_ssize_t most_fields, Py_ssize_t size):
     cdef byte* text = <byte*>PyBytes_AS_STRING(head)
     cdef Py_ssize_t length
     cdef ResponseHead made
+    cdef unsigned int groups = 0
     cdef bytes fields
     cdef dict noted
     if not cut(text, size, &lines) or lines.count - 1 > most_fields:
@@ -347,7 +351,7 @@ cdef ResponseHead response(bytes head, Py_ssize_t most_fields, Py_ssize_t size):
     if not (c"1" <= text[9] <= c"9" and c"0" <= text[10] <= c"9" and c"0" <= text[11] <= c"9"):
         return None
     noted = {}
-    fields = take_fields(&lines, &RESPONSE, True, noted)
+    fields = take_fields(&lines, &RESPONSE, True, noted, &groups)
     if fields is None:
         return None
     made = ResponseHead.__new__(ResponseHead)
@@ -373,9 +377,17 @@ cpdef ResponseHead scan_response(bytes head, Py_ssize_t most_fields, Py_ssize_t 
 cpdef Py_ssize_t find_end(bytes data, Py_ssize_t start=0) except? -2:
     """See ``scan.py``."""
     cdef Py_ssize_t size = len(data)
-    cdef char* text = PyBytes_AS_STRING(data)
-    cdef char* found
-    if start < 0 or start >= size:
-        return -1 if start >= size else data.find(b"\r\n\r\n", start)
-    found = <char*>memmem(text + start, size - start, b"\r\n\r\n", 4)
-    return -1 if found is NULL else found - text
+    cdef byte* text = <byte*>PyBytes_AS_STRING(data)
+    cdef byte* stop = text + size - 3  # no empty line begins behind it
+    cdef byte* at
+    if start < 0:
+        raise ValueError(start)
+    at = text + start
+    while at < stop:
+        at = <byte*>memchr(at, c"\r", stop - at)
+        if at is NULL:
+            return -1
+        if at[1] == c"\n" and at[2] == c"\r" and at[3] == c"\n":
+            return at - text
+        at += 1
+    return -1

@@ -70,6 +70,9 @@ cdef tuple QUERIES = tuple([wire.text_head(semconv.URL_QUERY.name, length) for l
 cdef str GONE = semconv.CLIENT_GONE
 cdef int LOCAL = encode._LOCAL, REMOTE = encode._REMOTE
 cdef bytes EMPTY = b""
+# What is longer is not kept, as in the twin.
+cdef Py_ssize_t MOST_HOST = encode._CACHED_HOST, MOST_METHOD = encode._CACHED_METHOD
+cdef Py_ssize_t MOST_AGENT = encode._CACHED_AGENT, MOST_ADDRESS = encode._CACHED_ADDRESS
 
 
 cdef class ServerChunk:
@@ -168,6 +171,7 @@ cdef class Encoder:
 
     cpdef void forget(self) except *:
         """Let go of every route that has been seen: they belong to a table that is no more."""
+        self._twin.forget()
         self._servers = [None] * PLACES
         self._clients = [None] * PLACES
         self._peers = [None] * PLACES
@@ -182,6 +186,8 @@ cdef class Encoder:
         # The path that the upstream was asked for is another one, or somebody is linked to: seldom enough.
         if record.sent_path or record.link is not None or len(record.path) >= SHORT or not ascii(record.path):
             return self._twin.encode(record)
+        if len(record.trace_id) != 16 or len(record.span_id) != 8:
+            raise ValueError("a trace id is 16 bytes, a span id 8")
         target = record.path
         if len(record.query):
             query = self._redactor.query(record.query)
@@ -213,10 +219,12 @@ cdef class Encoder:
         cdef long long start = record.start_ns, end = record.end_ns
         cdef long long admit, routed, own, lag, size, port, total
         cdef uint32_t flags = (record.flags & 0xFF) | LOCAL
-        cdef bint parent = record.parent_id is not None and len(record.parent_id) == 8
+        cdef bint parent = record.parent_id is not None and len(record.parent_id) != 0
         cdef unsigned char* at
         cdef unsigned char* begin
         if parent:
+            if len(record.parent_id) != 8:
+                raise ValueError("a parent's id is 8 bytes, or none")
             flags |= REMOTE
         if record.request_body_size:
             extra = encode._write_request_size(record.request_body_size)
@@ -283,6 +291,8 @@ cdef class Encoder:
         cdef uint32_t flags = (record.flags & 0xFF) | LOCAL
         cdef unsigned char* at
         cdef unsigned char* begin
+        if len(attempt.span_id) != 8:
+            raise ValueError("a span id is 8 bytes")
         if length >= 2 * SHORT:
             return False
         url_head = <bytes>URLS[length]
@@ -373,7 +383,8 @@ cdef class Encoder:
             entry.method, entry.host, entry.scheme = record.method, record.host, record.scheme
             entry.outcome, entry.error = record.outcome, record.error_type
             entry.chunk = self._twin.server_chunk(record)
-            self._servers[place] = entry
+            if len(record.host) <= MOST_HOST and len(record.method) <= MOST_METHOD:
+                self._servers[place] = entry
         return entry.chunk
 
     cdef bytes _peer_chunk(self, RequestRecord record):
@@ -389,7 +400,8 @@ cdef class Encoder:
             entry = PeerChunk.__new__(PeerChunk)
             entry.client, entry.peer, entry.agent = record.client_address, record.peer_address, record.user_agent
             entry.chunk = self._twin.peer_chunk(record)
-            self._peers[place] = entry
+            if len(record.user_agent) <= MOST_AGENT and len(record.client_address) <= MOST_ADDRESS:
+                self._peers[place] = entry
         return entry.chunk
 
     cdef object _client_chunk(self, RequestRecord record, AttemptRecord attempt, bint gone):
@@ -416,7 +428,8 @@ cdef class Encoder:
             entry.port, entry.status, entry.resend = attempt.port, attempt.status, attempt.resend
             entry.reused, entry.gone = attempt.reused, gone
             entry.chunk, entry.origin = self._twin.client_chunk(record, attempt, gone)
-            self._clients[place] = entry
+            if len(record.method) <= MOST_METHOD:
+                self._clients[place] = entry
         return entry
 
 

@@ -9,7 +9,7 @@ from proxy.control import feed as feeding
 from proxy.control.annotations import Options
 from proxy.control.build import Choices
 from proxy.control.feed import Feed, choices_of
-from proxy.settings import Settings
+from proxy.settings import Address, Settings
 from tests.control.sinks import Sink
 from tests.control.texts import API, ingress, put
 
@@ -23,8 +23,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_choices() -> None:
     settings = Settings(ingress_class="mine", retry_tries=7, upstream_ca="ca.pem")
-    assert choices_of(settings) == Choices("mine", Options(tries=7), True, "", 7)
-    assert choices_of(Settings()) == Choices()
+    assert choices_of(settings) == Choices("mine", Options(tries=7), True, "", 7, https=False)
+    assert choices_of(Settings(https=(Address("127.0.0.1", 443),))) == Choices()
 
 
 async def test_the_first_table(folder: Path) -> None:

@@ -16,11 +16,18 @@ from proxy.accept import proxy_protocol
 from proxy.admit.host import parse_host
 from proxy.admit.target import absolute, normal_path, split
 from proxy.errors import Fault, Kind
+from proxy.http1 import strict
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.framing import request_framing, response_framing
 from proxy.http1.scan import scan_request, scan_response
 from proxy.http1.strict import check_partial
+from proxy.settings import Tracing
+from proxy.trace import encode
+from proxy.trace.encoder import Encoder
+from proxy.trace.record import AttemptRecord, RequestRecord
 from proxy.trace.w3c import members, parse_traceparent, parse_tracestate
+from tests.harness.twins import outcome
+from tests.trace.records import Route, Upstream, attempt, record
 
 TARGETS: dict[str, Callable[[bytes], None]] = {}
 
@@ -128,6 +135,91 @@ def proxy_header(data: bytes) -> None:
         assert proxy_protocol.parse(data[: parsed[1]]) == parsed
         for end in range(parsed[1]):
             assert proxy_protocol.parse(data[:end]) is None
+
+
+# The compiled form against the Python one
+
+
+@target
+def twin_request(data: bytes) -> None:
+    """The first byte chooses the limits."""
+    lines, fields = ((8192, 100), (20, 4), (8192, 5000), (8192, 1022))[data[0] % 4] if data else (8192, 100)
+    for underscores in (False, True):
+        ours = outcome(scan_request, data[1:], lines, fields, underscores)
+        assert ours == outcome(strict.scan_request, data[1:], lines, fields, underscores)
+
+
+@target
+def twin_response(data: bytes) -> None:
+    fields = (100, 4, 5000, 1022)[data[0] % 4] if data else 100
+    assert outcome(scan_response, data[1:], fields) == outcome(strict.scan_response, data[1:], fields)
+
+
+ENCODERS = Encoder(Tracing()), encode.Encoder(Tracing())
+_NUMBERS = (
+    *("start_ns", "admit_ns", "route_ns", "end_ns", "self_ns", "loop_lag_us", "request_body_size", "status", "flags"),
+    *("response_body_size", "peer_port", "server_port", "version", "generation"),
+)
+_TRIED = (
+    *("start_ns", "write_ns", "sent_ns", "first_byte_ns", "end_ns", "queue_ns", "dns_ns", "connect_ns", "tls_ns"),
+    *("status", "resend", "port", "request_start", "request_end", "response_start", "response_end"),
+)
+_BYTES = ("method", "host", "path", "query", "user_agent", "tracestate")
+_ROUTES = (None, Route(), Route(index=4, path="/other"))
+_SMALL = {"status", "flags", "peer_port", "server_port", "version", "resend", "port"}  # C ints of a record
+
+
+class _Taker:
+    """Values cut from the fuzzer's bytes, zeros when these are used up."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def byte(self) -> int:
+        return int.from_bytes(self.take(1), "big")
+
+    def text(self) -> bytes:
+        """Up to 63 bytes, now and then repeated to some hundreds or thousands."""
+        length = self.byte()
+        return self.take(length & 63) * (1, 1, 9, 200)[length >> 6]
+
+    def numbers(self, made: RequestRecord | AttemptRecord, names: tuple[str, ...]) -> None:
+        """Change some numbers: below 2**30 or, where stamps go, 2**60; those that may be negative sometimes are."""
+        for _ in range(self.byte() % 8):
+            name = names[self.byte() % len(names)]
+            value = int.from_bytes(self.take(self.byte() % 9), "big") & (1 << (30 if name in _SMALL else 60)) - 1
+            never = name in ("start_ns", "end_ns") or name in _SMALL
+            setattr(made, name, value if never or self.byte() & 3 else -value)
+
+
+@target
+def twin_encoder(data: bytes) -> None:
+    """Any record: the same bytes, whatever both encoders' caches hold by now."""
+    taker = _Taker(data)
+    made = record()
+    taker.numbers(made, _NUMBERS)
+    for _ in range(taker.byte() % 8):
+        setattr(made, _BYTES[taker.byte() % len(_BYTES)], taker.text())
+    chosen = taker.byte()
+    made.route = _ROUTES[chosen % 3]
+    made.parent_id = b"parent01" if chosen & 4 else b""
+    made.outcome = ("", "client_gone", "upgraded", "")[chosen >> 3 & 3]
+    made.error_type = ("", "client_gone", "upstream_timeout", "")[chosen >> 5 & 3]
+    tried = []
+    for _ in range(taker.byte() % 5):
+        each = attempt(connection=Upstream() if chosen & 128 else None)
+        taker.numbers(each, _TRIED)
+        each.host = taker.text().decode("latin-1")
+        tried.append(each)
+    made.attempts = tried
+    wanted = ENCODERS[1].encode(made)
+    assert ENCODERS[0].encode(made) == wanted
+    assert ENCODERS[0].encode(made) == wanted
 
 
 def main(arguments: list[str]) -> int:

@@ -18,6 +18,8 @@ SEEDS = [
     b"[::1]:80",
     b"a=1,b@c=2",
     b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n",
+    b"\0GET /a?b HTTP/1.1\r\nHost: a.test\r\nX_Y: 1\r\nVia: a\r\nvia: b",
+    b"\2HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nTraceresponse: a\r\nX: y",
     b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12),
 ]
 TOKENS = st.lists(

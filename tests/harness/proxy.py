@@ -31,6 +31,13 @@ _LISTENER = re.compile(r"^spanway: (http|https|admin) +https?://\[?([0-9a-fA-F.:
 _READY = re.compile(r"^spanway: ready", re.MULTILINE)
 #: The metric that counts a request exactly once (OpenTelemetry http.server.request.duration).
 REQUESTS = "http_server_request_duration_seconds_count"
+FORM = "SPANWAY_PURE"
+
+
+def unsettled() -> dict[str, str]:
+    """This process's environment without what sets the proxy, but for which of its two forms is tested."""
+    settings = ("OTEL_", "SPANWAY_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings) or name == FORM}
 
 
 class Proxy:
@@ -69,7 +76,7 @@ class Proxy:
         if settings:
             command += _options(folder, settings)
         command += arguments
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
+        inherited = unsettled()
         inherited |= {"OTEL_BSP_SCHEDULE_DELAY": "20", "PYTHONUNBUFFERED": "1"} | dict(environment or {})
         with self.stderr.open("wb") as stream:
             self.process = subprocess.Popen(

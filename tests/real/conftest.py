@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
 
@@ -51,7 +51,11 @@ def required(name: str) -> Path:
     try:
         return parts.require(name)
     except parts.PartMissing as missing:
-        reason = str(missing)
+        without(str(missing))
+
+
+def without(reason: str) -> NoReturn:
+    """Skip the test for want of something that this machine has not; with CI=true, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -112,3 +116,9 @@ def start_spanway(tmp_path: Path) -> Iterator[StartSpanway]:
 def wrk() -> Path:
     """The load generator."""
     return required("wrk")
+
+
+@pytest.fixture
+def strace() -> Path:
+    """What writes down another process's system calls."""
+    return required("strace")

@@ -118,6 +118,7 @@ PARTS: Final[dict[str, Part]] = {
     for part in (
         DebianPart("nginx", "nginx", "upstream, and the proxy that Spanway is measured against"),
         DebianPart("wrk", "wrk", "load"),
+        DebianPart("strace", "strace", "counts a worker's system calls"),
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
         DebianPart("ip", "iproute2", "an address that is not loopback, for backends"),
         DebianPart("etcd", "etcd-server", "the API server's store"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 import proxy.demo
 from proxy.demo.service import PEERS
 from proxy.demo.traffic import HOST, MIX, Step
-from tests.harness.proxy import ROOT
+from tests.harness.proxy import ROOT, unsettled
 from tests.real.client import Connection
 from tests.real.conftest import StartSpanway
 from tests.real.jaeger import Jaeger, Protocol
@@ -31,8 +30,7 @@ PROTOCOLS = get_args(Protocol)
 
 def environment(**more: str) -> dict[str, str]:
     """This process's own, without what would configure tracing."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
-    return kept | {"PYTHONUNBUFFERED": "1"} | more
+    return unsettled() | {"PYTHONUNBUFFERED": "1"} | more
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def test_a_strangers_trace_is_restarted_with_a_link(
     trace = jaeger.wait_for_trace(trace_id, whole)
     assert trace.faults() == [], trace.drawing()
     server, client, _ = proxied(trace)
-    assert server.links == ((sent, parent_id),)
+    assert (sent, parent_id) in server.links  # of the first request of a generation there is another
     assert client.links == ()
     assert jaeger.trace(sent).spans == ()
 

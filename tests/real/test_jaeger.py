@@ -51,12 +51,14 @@ class Traced:
         assert {answer.status for answer in answers} == {200}
 
     def wait_for(self, count: int, within: float = 20.0) -> dict[str, Trace]:
-        """The traces in Jaeger once there are ``count``, or after ``within`` seconds as many as there are."""
-        found = self._jaeger.traces(self.service, self._since)
+        """The requests' traces in Jaeger once there are ``count``, or after ``within`` seconds as many as there are."""
+        found: dict[str, Trace] = {}
 
         def enough() -> bool:
             nonlocal found
-            found = self._jaeger.traces(self.service, self._since)
+            every = self._jaeger.traces(self.service, self._since)
+            # The generations of the table are traces too.
+            found = {key: trace for key, trace in every.items() if "url.path" in trace.spans[0].attributes}
             return len(found) >= count
 
         self._jaeger.process.until(enough, f"to have {count} traces (it has {len(found)})", within)

@@ -62,6 +62,8 @@ class Access:
         from kubernetes_asyncio.config import kube_config
 
         configuration: Any = Configuration()
+        # Go's clients, and so everybody else in a cluster, do not hold its certificates to RFC 5280's letter either.
+        configuration.disable_strict_ssl_verification = True
         configuration.connection_pool_maxsize = 0  # no limit: each watch holds a connection, and watches are counted
         try:
             if self._kubeconfig is None:

@@ -98,9 +98,10 @@ def of_ingress(raw: bytes | msgspec.Raw) -> Points:
 
 
 def patch(points: Points, version: str) -> dict[str, Any]:
-    """The merge patch that writes points, unless the Ingress is no longer at this resourceVersion."""
+    """The merge patch that writes points, unless the Ingress is no longer at this resourceVersion ("" for any)."""
     written = [point.document() for point in points]
-    return {"metadata": {"resourceVersion": version}, "status": {"loadBalancer": {"ingress": written or None}}}
+    document: dict[str, Any] = {"status": {"loadBalancer": {"ingress": written or None}}}
+    return {"metadata": {"resourceVersion": version}, **document} if version else document
 
 
 def _reported(status: _Status | None) -> list[Point]:

@@ -80,9 +80,9 @@ class Client:
         async with self._call("GET", path, None, "get", quiet=quiet) as response:
             return await _body(f"get {path}", response, ANSWER)
 
-    async def page(self, path: str, query: Mapping[str, str]) -> bytes:
+    async def page(self, path: str, query: Mapping[str, str], *, quiet: bool = False) -> bytes:
         """One page of a list."""
-        async with self._call("GET", path, query, "list") as response:
+        async with self._call("GET", path, query, "list", quiet=quiet) as response:
             return await _body(f"list {path}", response, PAGE)
 
     async def send(self, method: str, path: str, document: Any, form: str = JSON, *, quiet: bool = False) -> bytes:

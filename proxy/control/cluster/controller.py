@@ -9,11 +9,12 @@ It lives in the supervisor's loop. The API server may be gone for as long as it 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.admin.cluster import ClusterSample
@@ -26,7 +27,7 @@ from proxy.control.cluster.leader import Leader
 from proxy.control.cluster.status import Status
 from proxy.control.feed import choices_of
 from proxy.control.problem import Problem
-from proxy.control.publish import Publisher
+from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 CONTROLLER: Final = "spanway.io/ingress-controller"  # spec.controller of an IngressClass that is ours
+_log = logging.getLogger(__name__)
+
 _MOST_TOLD: Final = 20  # problems said on standard error at a time
+_AGAIN: Final = 5.0  # seconds before a writer that failed starts again
 _LEAVE: Final = 8.0  # seconds for the last writes, when the proxy ends; the supervisor gives 10
 
 
@@ -83,13 +87,13 @@ class Controller:
         self._told: set[Problem] = set()
         self._objects = Objects()
         self._client = Client(access.find(settings.cluster.kubeconfig, self._environ), trace)
-        choices = choices_of(settings)._replace(controller=CONTROLLER)
+        choices = choices_of(settings)._replace(controller=CONTROLLER, https=True)
         self.publisher = Publisher(
             self._objects, sink, settings.upstream, choices, self._problems_changed, chronicle=chronicle
         )
         looks = {"Ingress": self._look_ingress, "Service": self._look_service}
         self._following = Following(
-            self._client, self._objects, settings, self.publisher.changed, self._refused, choices, looks, self._say
+            self._client, self._objects, settings, self._changed, self._refused, choices, looks, self._say
         )
         self._pod = self._environ.get("POD_NAME", "") or socket.gethostname()
         self._status: Status | None = None
@@ -127,8 +131,8 @@ class Controller:
                 await self._following.sync()
                 await self.publisher.synced()
                 self._refused()
-                group.create_task(leader.run())
-                writers = [group.create_task(status.run()), group.create_task(events.run())]
+                group.create_task(_steadily(leader.run))
+                writers = [group.create_task(_steadily(each.run)) for each in (status, events)]
                 await self._ending.ending()
                 for task in writers:
                     task.cancel()
@@ -163,6 +167,11 @@ class Controller:
         )
 
     # What others call.
+
+    def _changed(self, change: Change) -> None:
+        if change.kind == "IngressClass" and self._status is not None:
+            self._status.all()  # other Ingresses may be ours
+        self.publisher.changed(change)
 
     def _look_ingress(self, key: Key, raw: bytes | msgspec.Raw | None) -> None:
         if self._status is not None and self._settings.cluster.update_status:
@@ -236,6 +245,17 @@ class Controller:
         cluster = self._settings.cluster
         found = cluster.election_namespace or self._environ.get("POD_NAMESPACE", "") or self._client.access.namespace
         return found or cluster.watch_namespace or "default"
+
+
+async def _steadily(run: Callable[[], Awaitable[None]]) -> None:
+    """Run it, and again where a mistake of ours ended it: nothing that writes may end what serves."""
+    while True:
+        try:
+            await run()
+            return
+        except Exception:
+            _log.exception("a writer failed, and starts again in %g s", _AGAIN)
+            await asyncio.sleep(_AGAIN)
 
 
 def _scaled(duration: float) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from proxy.control.cluster.faults import Garbled
 # leaderelection of client-go as kube-scheduler and kube-controller-manager use it (component-base defaults).
 DURATION: Final = 15.0  # seconds; LeaseDuration: how long others wait after the last renewal they saw
 DEADLINE: Final = 10.0  # seconds; RenewDeadline: a leader that cannot renew for so long stops being one
-RETRY: Final = 2.0  # seconds; RetryPeriod, between two renewals or tries
-JITTER: Final = 1.2  # JitterFactor: a follower waits up to 1 + this times `RETRY`
+# Seconds; RetryPeriod, between two renewals, and the most between two looks of a follower (client-go: up to 2.2 times
+# as long), so that a dead leader is followed within the lease and this.
+RETRY: Final = 2.0
 _LONGEST: Final = 3600.0  # seconds; the longest lease of others that is believed
 
 

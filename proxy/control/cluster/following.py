@@ -66,7 +66,9 @@ class Following:
         self._reflectors: list[Reflector] = []
         self._by_name = False  # IngressClasses may not be read
         cluster = settings.cluster
-        self.secrets = Secrets(client, objects, self._of("Secret"), self._took, self._told, silence=cluster.silence)
+        self.secrets = Secrets(
+            client, objects, self._of("Secret"), self._took, self._told, self._left, silence=cluster.silence
+        )
         space = cluster.watch_namespace
         self._add(INGRESS, space, looks, before=self._secrets_first)
         self._add(INGRESS_CLASS, "", looks, optional=bool(space))
@@ -95,11 +97,14 @@ class Following:
 
     def waits(self) -> tuple[str, ...]:
         """What the first whole list is missing for, one sentence each."""
-        return tuple(
+        found = [
             f"{reflector.scope} not yet listed: {self._faults.get(reflector.scope) or 'waiting for the API server'}"
             for reflector in self._reflectors
             if not reflector.synced.is_set()
-        )
+        ]
+        if self.secrets.waiting:
+            found.append(f"{self.secrets.waiting} Secrets that Ingresses name not yet read")
+        return tuple(found)
 
     def problems(self) -> list[Problem]:
         """What cannot be followed, and objects that cannot be used."""
@@ -219,8 +224,8 @@ class Following:
         """A scope cannot be followed, or can be again."""
         by_name = scope.resource is INGRESS_CLASS and bool(self._settings.cluster.watch_namespace)
         if fault is None:
-            if self._faults.pop(scope, None) is not None:
-                self._say(f"{scope}: followed again")
+            if self._faults.pop(scope, None) is not None and not self._faults:
+                self._say("everything is followed again")
             if by_name and self._by_name:
                 self._go_by_object()
         else:
@@ -228,6 +233,10 @@ class Following:
             if by_name and isinstance(fault, Forbidden):
                 self._go_by_name()
         self._refused()
+
+    def _left(self, scope: Scope) -> None:
+        """Nobody asks for a Secret any more, so that it cannot be followed is nothing to tell."""
+        self._faults.pop(scope, None)
 
     def _go_by_name(self) -> None:
         """Stand an IngressClass in for the one that may not be read, so that its name alone counts."""

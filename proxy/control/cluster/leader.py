@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from proxy.control.cluster.election import JITTER, Election, Step, Timing, lease_of
+from proxy.control.cluster.election import Election, Step, Timing, lease_of
 from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound
 from proxy.control.cluster.kinds import LEASE
 
@@ -71,7 +71,7 @@ class Leader:
             if self._election.leads(now):
                 await asyncio.sleep(retry)
             else:
-                spread = retry * (1 + JITTER * random.random())  # noqa: S311 - no secret
+                spread = retry * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
                 # Not later than the lease that was seen ends: who follows a dead leader does so in time.
                 ends = self._election.expires - now if self._election.holder else 0.0
                 await asyncio.sleep(min(spread, ends) if ends > 0 else spread)

@@ -93,10 +93,10 @@ class Reflector:
         finally:
             self._pulse.connected = False
 
-    async def refresh(self) -> bool:
-        """A list alone; whether it could be had."""
+    async def refresh(self, *, quiet: bool = False) -> bool:
+        """A list alone, ``quiet`` as `Client` has it; whether it could be had."""
         try:
-            await self._list()
+            await self._list(quiet=quiet)
         except ApiFault as problem:
             self._failed(problem)
             return False
@@ -153,13 +153,13 @@ class Reflector:
 
     # List.
 
-    async def _list(self) -> None:
+    async def _list(self, *, quiet: bool = False) -> None:
         """Take the whole list in. Raises `ApiFault`."""
         limit, version = PAGE, ""
         while not version:
             try:
                 async with self._gate:
-                    version = await self._pages(limit)
+                    version = await self._pages(limit, quiet=quiet)
             except TooLarge:
                 if limit == 1:
                     raise
@@ -175,14 +175,15 @@ class Reflector:
         self._pulse.synced = True
         self.synced.set()
 
-    async def _pages(self, limit: int) -> str:
+    async def _pages(self, limit: int, *, quiet: bool) -> str:
         """Every page; the list's version. A limit of 0 is none."""
         self._intake.begin()
         query = dict(self.scope.selector)
         if limit:
             query["limit"] = str(limit)
         while True:
-            page = page_of(f"list {self.scope}", await self._client.page(self.scope.path, query))
+            body = await self._client.page(self.scope.path, query, quiet=quiet)
+            page = page_of(f"list {self.scope}", body)
             self._intake.page(page.items or ())
             following = page.metadata.continue_
             if not following:

@@ -8,7 +8,7 @@ beyond it is listed in turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from proxy.control.cluster.intake import Intake
@@ -63,16 +63,18 @@ class Secrets:
         counters: Counters,
         changed: Changed,
         told: Told,
+        left: Callable[[Scope], None],
         *,
         silence: float = SILENCE,
         watched: int = WATCHED,
     ) -> None:
-        """``silence`` as `Reflector` has it; ``watched`` is the most watches."""
+        """``left``: a scope is not followed any more. ``silence`` as `Reflector` has it; ``watched``: most watches."""
         self._client = client
         self._objects = objects
         self._counters = counters
         self._changed = changed
         self._told = told
+        self._left = left
         self._silence = silence
         self._free = watched
         self._names: dict[Hashable, set[Key]] = {}  # who names them -> which
@@ -101,6 +103,11 @@ class Secrets:
         for key in before - now:
             self._leave(key)
 
+    @property
+    def waiting(self) -> int:
+        """How many of those that are named have not been asked for yet."""
+        return sum(not one.synced for one in self._followed.values())
+
     def known(self, keys: Iterable[Key]) -> bool:
         """Whether each of these has been asked for."""
         return all((one := self._followed.get(key)) is not None and one.synced for key in keys)
@@ -124,7 +131,7 @@ class Secrets:
             while True:
                 turn = [one for one in self._followed.values() if one.task is None]
                 for one in turn:
-                    if one.wanted and not await one.reflector.refresh():
+                    if one.wanted and not await one.reflector.refresh(quiet=True):
                         await asyncio.sleep(_PAUSE)
                     await asyncio.sleep(ROUND)
                 await asyncio.sleep(ROUND)
@@ -169,6 +176,7 @@ class Secrets:
         del self._followed[key]
         self._counters.leave(one.pulse)
         one.intake.forget()
+        self._left(one.reflector.scope)
         if one.task is not None:
             one.task.cancel()
             self._ended.add(one.task)

@@ -38,7 +38,7 @@ class _Seen:
 
     def __init__(self, version: str, points: Points) -> None:
         self.version = version
-        self.points = points
+        self.points: Points | None = points  # None: a write is under way, and nobody knows
 
 
 class Status:
@@ -128,7 +128,7 @@ class Status:
             async with places:
                 wanted = self._wanted(key)
                 if wanted is not None and time.monotonic() < until:
-                    await self._write(key, wanted)
+                    await self._write(key, wanted, anyway=True)
 
         try:
             async with asyncio.timeout(EMPTYING):
@@ -143,12 +143,16 @@ class Status:
             return None
         return self._points
 
-    async def _write(self, key: Key, points: Points) -> ApiFault | None:
-        """Write one; a fault if that is worth a pause. What has changed meanwhile comes back by the watch."""
+    async def _write(self, key: Key, points: Points, *, anyway: bool = False) -> ApiFault | None:
+        """Write one; a fault if that is worth a pause. What has changed meanwhile comes back by the watch.
+
+        ``anyway``: whatever has changed meanwhile, for there is no later.
+        """
         seen = self._seen[key]
+        seen.points = None
         path = INGRESS.path(*key, "status")
         try:
-            await self._client.send("PATCH", path, patch(points, seen.version), MERGE_PATCH)
+            await self._client.send("PATCH", path, patch(points, "" if anyway else seen.version), MERGE_PATCH)
         except (Conflict, NotFound):
             return None
         except ApiFault as problem:

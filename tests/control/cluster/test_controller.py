@@ -468,11 +468,54 @@ async def test_an_unsupported_annotation_is_told(fake: FakeApiServer) -> None:
     annotations = {
         "nginx.ingress.kubernetes.io/configuration-snippet": "return 200;",
         "nginx.ingress.kubernetes.io/proxy-body-size": "big",
+        "nginx.ingress.kubernetes.io/enable-cors": "true",
     }
     fake.store.put(ingress("web", metadata={"annotations": annotations}))
     async with running(fake) as one:
-        wanted = [("Ingress", "web", "IgnoredAnnotation"), ("Ingress", "web", "InvalidAnnotation")]
-        await settled(lambda: one.events() == wanted, "two Events")
+        reasons = ["IgnoredAnnotation", "InvalidAnnotation", "InvalidAnnotation"]
+        await settled(lambda: one.events() == [("Ingress", "web", reason) for reason in reasons], "three Events")
+
+
+async def test_ingresses_that_become_ours_get_their_status(fake: FakeApiServer) -> None:
+    fake.store.put(ingress("web", of=None))
+    async with running(fake, with_cluster(publish_address=("192.0.2.1",))) as one:
+        await settled(lambda: one.controller.sample().leader)
+        fake.store.put(ingress_class(**{"ingressclass.kubernetes.io/is-default-class": "true"}))
+        await settled(lambda: one.status("web") == [{"ip": "192.0.2.1"}])
+
+
+async def test_a_mistake_in_what_writes_does_not_end_what_serves(
+    fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("proxy.control.cluster.controller._AGAIN", 0.01)
+    failing = [True]
+
+    def wanted(self: Any, key: Any) -> Any:
+        if failing:
+            failing.pop()
+            raise RuntimeError("a mistake")
+        return self._points
+
+    monkeypatch.setattr("proxy.control.cluster.status.Status._wanted", wanted)
+    fake.store.put(ingress("web"))
+    fake.store.put(ingress("api"))
+    async with running(fake, with_cluster(publish_address=("192.0.2.1",))) as one:
+        await settled(lambda: one.status("web") is not None or one.status("api") is not None)
+        assert "a writer failed, and starts again" in caplog.text
+
+
+async def test_a_secret_that_may_not_be_read_is_told_while_it_is_named(fake: FakeApiServer) -> None:
+    token = fake.token("spanway", "spanway")
+    fake.rules[fake.tokens[token]] = [
+        Rule("", ("networking.k8s.io", "discovery.k8s.io"), ("*",), EVERYTHING),
+        Rule("", ("",), ("services",), EVERYTHING),
+    ]
+    fake.store.put(ingress("web", secret="web-tls"))
+    async with running(fake, token=token) as one:
+        [problem] = one.controller.problems()
+        assert "grant list and watch on secrets web-tls in namespace shop" in problem.hint
+        fake.store.put(ingress("web"))
+        await settled(lambda: one.controller.problems() == [])
 
 
 # The end.

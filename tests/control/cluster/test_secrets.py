@@ -39,6 +39,7 @@ class Kept:
         self.objects = Objects()
         self.changes: list[Change] = []
         self.told: list[tuple[Scope, ApiFault | None]] = []
+        self.left: list[Scope] = []
         self.counters = Counters("Secret")
         self.secrets = Secrets(
             client,
@@ -46,6 +47,7 @@ class Kept:
             self.counters,
             self.changes.append,
             lambda scope, fault: self.told.append((scope, fault)),
+            self.left.append,
             **options,
         )
 
@@ -116,6 +118,7 @@ async def test_what_nobody_names_any_more_is_forgotten_at_once(fake: FakeApiServ
         assert kept.names == {"a"}
         kept.secrets.name("api", [])
         assert kept.names == set()
+        assert [scope.name for scope in kept.left] == ["b", "a"]
         assert kept.counters.sample().watches == 0
         await settled(lambda: fake.watches() == 0, "the watches to end")
 
@@ -171,7 +174,9 @@ async def test_a_server_that_is_away_is_waited_for(fake: FakeApiServer, client: 
         task = asyncio.get_running_loop().create_task(kept.secrets.sync())
         await settled(lambda: kept.told != [])
         assert not task.done()
+        assert kept.secrets.waiting == 1
         await asyncio.to_thread(fake.start)
         async with asyncio.timeout(5):
             await task
         assert kept.names == {"a"}
+        assert kept.secrets.waiting == 0

@@ -50,7 +50,7 @@ class Written:
         return [
             (
                 path.split("/")[-2],
-                document["metadata"]["resourceVersion"],
+                document.get("metadata", {}).get("resourceVersion", ""),
                 document["status"]["loadBalancer"]["ingress"],
             )
             for _, path, document in self.answers.sent
@@ -188,7 +188,24 @@ async def test_emptying_takes_ours_out_and_leaves_the_rest(written: Written) -> 
     written.look("b", "2")
     written.look("c", "3", {"ip": "192.0.2.1"})
     await written.status.empty()
-    assert written.sent == [("a", "1", None)]
+    assert written.sent == [("a", "", None)]
+
+
+async def test_emptying_knows_of_a_write_whose_answer_never_came(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: Any, **__: Any) -> bytes:
+        await asyncio.sleep(3600)
+        return b""
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(written.answers, "send", hang)
+        written.status.publish(HERE)
+        written.look("a", "1")
+        await asyncio.sleep(0.05)
+    written.leads = False
+    await written.status.empty()
+    assert written.sent == [("a", "", None)]
 
 
 async def test_emptying_ends_in_time(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
