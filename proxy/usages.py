@@ -1,0 +1,44 @@
+"""How each command is called, in words for its help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+USAGES: Final = {
+    "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
+    "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
+    "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
+    "demo": "[--for SECONDS] [FLAG ...]",
+    "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
+    "check": "PATH ... [--ingress-class NAME]",
+    "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
+}
+EXAMPLES: Final = {
+    "serve": """\
+examples:
+  spanway serve --ingress manifests/ --upstream default/shop:80=127.0.0.1:3000
+  spanway serve --ingress manifests/ --http 8080 --https 8443 --workers auto --otlp http://collector:4317""",
+    "controller": """\
+examples:
+  spanway controller --publish-service spanway/spanway --otlp http://collector.observability:4317
+  spanway controller --kubeconfig ~/.kube/config --watch-namespace shop --upstream shop/cart=127.0.0.1:3000""",
+    "dev": """\
+examples:
+  spanway dev shop.localhost=http://127.0.0.1:3000 shop.localhost/api=http://127.0.0.1:4000
+  spanway dev http://127.0.0.1:3000""",
+    "demo": """\
+examples:
+  spanway demo --for 20
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 spanway demo""",
+    "apply": """\
+examples:
+  spanway apply -f shop.yaml --trace --controller http://127.0.0.1:9901
+  kubectl -n spanway port-forward deploy/spanway 9901 & spanway apply -f manifests/ --trace""",
+    "check": """\
+examples:
+  spanway check manifests/ ingress.yaml""",
+    "explain": """\
+examples:
+  spanway explain http://shop.example.org/api/items --ingress manifests/
+  spanway explain https://shop.example.org/ --ingress manifests/ -X POST -H 'X-User: anna'""",
+}
