@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import ssl
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.connect.connection import Borrower, Upstream
@@ -271,13 +272,7 @@ class Pool:
         return transport
 
     async def _handshake(self, raw: asyncio.Transport, upstream: Upstream) -> None:
-        opened: asyncio.Future[None] = self.connector.loop.create_future()
-
-        def failed(reason: str) -> None:
-            if not opened.done():
-                opened.set_exception(Fault(Kind.TLS_FAILED, f"{self.host}:{self.port}: {reason}"))
-
-        upstream.opened = opened
+        upstream.opened = opened = self.connector.loop.create_future()
         # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
         # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
         name = self.server_name or self.host
@@ -286,7 +281,8 @@ class Pool:
             cast("asyncio.Protocol", upstream),
             server_side=False,
             server_hostname=name,
-            on_failure=failed,
+            # No function of this one's variables: they hold the transport, and compiled, nothing would break the cycle.
+            on_failure=partial(_not_opened, opened, f"{self.host}:{self.port}"),
         )
         try:
             tls.start(raw)
@@ -296,6 +292,11 @@ class Pool:
             raise
         finally:
             upstream.opened = None
+
+
+def _not_opened(opened: asyncio.Future[None], endpoint: str, reason: str) -> None:
+    if not opened.done():
+        opened.set_exception(Fault(Kind.TLS_FAILED, f"{endpoint}: {reason}"))
 
 
 def _is_address(host: str) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -390,6 +391,21 @@ def test_tls_that_does_not_come_to_be(end: str) -> None:
         assert caller.fault.kind is (Kind.CONNECT_TIMEOUT if end == "silence" else Kind.TLS_FAILED)
         assert wire.gone
         assert (b.pool.open, caller.tls_ns > 0) == (0, True)
+
+
+def upstreams() -> int:
+    """How many upstream connections there are in this process, whoever holds them."""
+    gc.collect()
+    return sum(isinstance(each, Upstream) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("end", ["lose", "silence", "garbage"])
+def test_tls_that_did_not_come_to_be_leaves_nothing_in_memory(end: str) -> None:
+    # A function within a coroutine holds the coroutine's variables; compiled, the garbage collector cannot undo that.
+    before = upstreams()
+    for _ in range(3):
+        test_tls_that_does_not_come_to_be(end)
+    assert upstreams() == before
 
 
 class AnySequence(RuleBasedStateMachine):
