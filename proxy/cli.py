@@ -271,8 +271,7 @@ def apply(options: argparse.Namespace) -> int:
     """``spanway apply``: 0 where everything was applied and, with ``--trace``, has served a request."""
     from proxy.control.cluster import apply_trace
 
-    controllers = options.controller or (_ADMIN,)
-    where = options.kubeconfig, options.namespace, controllers, options.wait
+    where = options.kubeconfig, options.namespace, options.controller or (_ADMIN,), options.wait
     return apply_trace.apply(options.filename, *where, trace=options.trace)
 
 
