@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from proxy import __version__
@@ -235,13 +234,8 @@ def apply(options: argparse.Namespace) -> int:
     """``spanway apply``: 0 where everything was applied and, with ``--trace``, has served a request."""
     from proxy.control.cluster import apply_trace
 
-    controllers = [url.rstrip("/") for url in options.controller or (_ADMIN,)]
-    if wrong := [url for url in controllers if not url.startswith(("http://", "https://"))]:
-        raise SettingsError(f"--controller {wrong[0]}: write http://HOST:PORT")
-    paths = [Path(path) for path in options.filename]
-    return apply_trace.apply(
-        paths, options.kubeconfig, options.namespace, controllers, options.wait, trace=options.trace
-    )
+    where = options.kubeconfig, options.namespace, options.controller or (_ADMIN,), options.wait
+    return apply_trace.apply(options.filename, *where, trace=options.trace)
 
 
 def check(options: argparse.Namespace) -> int:

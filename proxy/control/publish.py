@@ -7,12 +7,13 @@ supervisor goes on answering; what arrives during one is the next one's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -24,7 +25,7 @@ from proxy.trace.w3c import parse_traceparent
 if TYPE_CHECKING:
     from proxy.control.certificates import CertificateReader
     from proxy.control.chronicle import Chronicle, Story
-    from proxy.control.objects import Key, Topic
+    from proxy.control.objects import Topic
     from proxy.control.problem import Problem
     from proxy.control.rolling import Rolling, Sink
     from proxy.control.store import Objects
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 GATHER: Final = 0.002  # seconds between two looks at a burst of events; a single event waits for none
 LONGEST: Final = 0.01  # seconds that a burst is gathered
 _TOLD: Final = 32  # events that the trace of one generation tells of one by one
-_SEEN: Final = 4096  # objects of which it is known which generation has them
+_MANY: Final = 1000  # Ingresses compiled at once, after which the garbage collector has much to look at
 _FOLLOWED: Final = 256  # traces of which it is known what has become of their objects
 _AGE: Final = 3600.0  # seconds between two looks at certificates that may have come of age
 
@@ -55,13 +56,6 @@ class Change(msgspec.Struct, frozen=True):
     lag_ns: int = -1  # since the object changed, -1 unknown
     lag_source: str = ""  # where the figure comes from, e.g. "managedFields"
     traceparent: str = ""  # annotation tracing.k8s.io/traceparent
-
-
-class Seen(NamedTuple):
-    """Which version of an object has been taken in, and by which generation on."""
-
-    resource_version: str
-    generation: int
 
 
 class Publisher:
@@ -102,7 +96,6 @@ class Publisher:
         self._pending = TableChange(0)  # what differs from the table that is served
         self._changes: list[Change] = []  # those that the next build takes in
         self._untold: list[Change] = []  # those of builds that were refused
-        self._seen: OrderedDict[tuple[str, Key], Seen] = OrderedDict()
         self._followed: OrderedDict[str, Followed] = OrderedDict()  # by the trace that objects carried
         self._origins: dict[int, str] = {}  # the trace of the newest generation, if it is recorded
         self._wake = asyncio.Event()
@@ -150,10 +143,6 @@ class Publisher:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-
-    def seen(self, kind: str, key: Key) -> Seen | None:
-        """Which version of an object was last taken in, None if it is long ago or never was."""
-        return self._seen.get((kind, key))
 
     def followed(self, trace_id: str) -> Followed | None:
         """What has become of the objects that carried this trace (hex), None if none has come lately."""
@@ -247,6 +236,8 @@ class Publisher:
         step = self._builder.update(touched)
         if step.changed or self.table is None:
             self._builder.table(self._generation + 1)
+        if step.compiled >= _MANY:
+            gc.freeze()  # what has been built stays: a collection of it all would hold up the loop for 0.1 s
         return step
 
     async def _serve(self, step: Step, changes: Sequence[Change], began: int, ended: int) -> None:
@@ -298,14 +289,10 @@ class Publisher:
         )
 
     def _note(self, changes: Iterable[Change]) -> None:
+        """Remember which generation has what carried a trace's context."""
         for change in changes:
-            key = change.kind, (change.namespace, change.name)
-            self._seen[key] = Seen(change.resource_version, self._generation)
-            self._seen.move_to_end(key)
             if change.traceparent:
                 self._follow(change)
-        while len(self._seen) > _SEEN:
-            self._seen.popitem(last=False)
 
     def _follow(self, change: Change) -> None:
         link = parse_traceparent(change.traceparent.encode("utf-8", "replace"))

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from proxy.admin.control import ControlSample
+from proxy.admin.control import ControlSample, Followed
 from proxy.admin.server import Admin
 from proxy.admin.source import Cursor, Readiness
 from proxy.errors import SettingsError
@@ -76,7 +76,9 @@ class FakeSource:
         return ControlSample()
 
     def followed(self, trace_id):
-        return None
+        if trace_id != "a" * 32:
+            return None
+        return Followed((("Ingress", "shop", "web", "42"),), 7, served=True, traces=("b" * 32,), first="c" * 32)
 
     def exits(self):
         return 0
@@ -296,6 +298,21 @@ async def test_without_a_receiver_spans_are_not_taken():
             assert answer.status == 404
         async with client.get("/") as answer:
             assert "/v1/traces" not in await answer.text()
+
+
+async def test_what_has_become_of_the_objects_of_a_trace() -> None:
+    async with admin() as (client, _):
+        answer = await client.get(f"/followed/{'A' * 32}")
+        assert await answer.json() == {
+            "objects": [["Ingress", "shop", "web", "42"]],
+            "generation": 7,
+            "served": True,
+            "traces": ["b" * 32],
+            "first": "c" * 32,
+        }
+        answer = await client.get("/followed/nothing")
+        assert answer.status == 404
+        assert "no object that carries this trace" in await answer.text()
 
 
 async def test_it_listens_says_where_and_stops():

@@ -109,6 +109,8 @@ async def test_a_generation_from_its_event_to_its_first_request() -> None:
     assert {ids(span)[0] for span in s.memory.get_finished_spans()} == {story.origin.trace_id.hex()}
     assert (story.origin.span_id.hex(), story.origin.flags & 1) == (ids(root)[1], 1)
     assert repr(s.chronicle) == "Chronicle([])"
+    assert s.chronicle.first(story.origin.trace_id.hex()) == "74" * 16
+    assert s.chronicle.first("f" * 32) == ""
 
 
 async def test_a_request_that_was_quicker_than_the_last_worker() -> None:

@@ -22,7 +22,7 @@ from proxy.control.objects import (
     ServiceBackend,
 )
 from proxy.control.problem import Problem
-from proxy.control.publish import Change, Publisher, Seen
+from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
 from tests.control.sinks import Sink
 from tests.control.texts import API, objects
@@ -98,9 +98,6 @@ async def test_a_change_is_a_generation_of_what_differs() -> None:
         sample = s.publisher.sample()
         assert sample.events == (("Ingress", "added", 1), ("Ingress", "listed", 1))
         assert (sum(sample.propagation.buckets), sum(sample.builds.buckets) >= 2) == (1, True)
-        assert s.publisher.seen("Ingress", ("shop", "other")) == Seen("1", 2)
-        assert s.publisher.seen("Ingress", ("shop", "web")) == Seen("1", 1)
-        assert s.publisher.seen("Secret", ("shop", "web")) is None
 
 
 async def test_what_arrives_together_is_built_together() -> None:
@@ -151,7 +148,6 @@ async def test_what_changes_nothing_makes_no_generation() -> None:
         s.note(ingress("web", version="7"))
         await s.publisher.flush()
         assert len(s.sink.tables) == 1
-        assert s.publisher.seen("Ingress", ("shop", "web")) == Seen("7", 1)
         assert len(s.told) == 1
 
 
@@ -256,11 +252,39 @@ async def test_a_certificate_s_age_is_looked_at_now_and_then(monkeypatch: pytest
                 await asyncio.sleep(0.001)
 
 
-async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_SEEN", 2)
+CONTEXT = "00-{}-b7ad6b7169203331-01"
+
+
+def carrying(name: str, trace: int, version: str = "1") -> Change:
+    traceparent = CONTEXT.format(f"{trace:032x}")
+    return Change("Ingress", "shop", name, version, "modified", time.time_ns(), traceparent=traceparent)
+
+
+async def test_what_has_become_of_a_trace_s_objects_is_known() -> None:
     async with stage() as s:
-        for name in ("one", "two", "three"):
-            s.put(ingress(name, f"{name}.test"), "listed")
+        s.objects.put(ingress("one", "1.test"))
+        s.publisher.changed(carrying("one", 1))
         await s.publisher.synced()
-        assert s.publisher.seen("Ingress", ("shop", "one")) is None
-        assert s.publisher.seen("Ingress", ("shop", "three")) == Seen("1", 1)
+        s.objects.put(ingress("two", "2.test"))
+        s.publisher.changed(carrying("two", 1))
+        s.publisher.changed(carrying("three", 2))
+        await s.publisher.flush()
+        s.publisher.changed(carrying("two", 1, "9"))
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{1:032x}")
+        assert found is not None
+        assert found.objects == (("Ingress", "shop", "one", "1"), ("Ingress", "shop", "two", "9"))
+        assert (found.generation, found.traces, found.first) == (2, (), "")
+        assert s.publisher.followed("f" * 32) is None
+        s.publisher.changed(Change("Ingress", "shop", "x", "1", "modified", 1, traceparent="nonsense"))
+        await s.publisher.flush()
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_FOLLOWED", 2)
+    async with stage() as s:
+        for number in range(1, 5):
+            s.publisher.changed(carrying("one", number))
+        await s.publisher.synced()
+        assert s.publisher.followed(f"{2:032x}") is None
+        assert s.publisher.followed(f"{4:032x}") is not None

@@ -39,10 +39,16 @@ _FOLLOWED: Final = ("Ingress", "IngressClass", "Service", "EndpointSlice")  # Se
 
 
 def apply(
-    paths: Sequence[Path], kubeconfig: str, namespace: str, controllers: Sequence[str], patience: float, *, trace: bool
+    paths: Sequence[str], kubeconfig: str, namespace: str, controllers: Sequence[str], patience: float, *, trace: bool
 ) -> int:
-    """Apply manifests; with ``trace`` follow them to the first request. 0, or 1 where something did not come about."""
-    objects = read(paths)
+    """Apply manifests; with ``trace`` follow them to the first request. 0, or 1 where something did not come about.
+
+    ``controllers`` are URLs of admin listeners. Raises `SettingsError`.
+    """
+    if wrong := [url for url in controllers if not url.startswith(("http://", "https://"))]:
+        raise SettingsError(f"--controller {wrong[0]}: write http://HOST:PORT")
+    controllers = [url.rstrip("/") for url in controllers]
+    objects = read([Path(path) for path in paths])
     if not objects:
         raise SettingsError("there is nothing to apply in these manifests")
     return asyncio.run(_apply(objects, kubeconfig, namespace, controllers, patience, trace=trace))
