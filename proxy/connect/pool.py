@@ -272,11 +272,6 @@ class Pool:
 
     async def _handshake(self, raw: asyncio.Transport, upstream: Upstream) -> None:
         opened: asyncio.Future[None] = self.connector.loop.create_future()
-
-        def failed(reason: str) -> None:
-            if not opened.done():
-                opened.set_exception(Fault(Kind.TLS_FAILED, f"{self.host}:{self.port}: {reason}"))
-
         upstream.opened = opened
         # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
         # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
@@ -286,7 +281,7 @@ class Pool:
             cast("asyncio.Protocol", upstream),
             server_side=False,
             server_hostname=name,
-            on_failure=failed,
+            on_failure=upstream.not_opened,
         )
         try:
             tls.start(raw)
@@ -296,6 +291,7 @@ class Pool:
             raise
         finally:
             upstream.opened = None
+            del opened  # a failure's traceback holds this frame, and the future the failure: a cycle
 
 
 def _is_address(host: str) -> bool:
