@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from proxy.errors import Fault, Kind
 from proxy.net.clock import NEVER
 from proxy.net.tls import TlsTransport
 
@@ -96,6 +97,11 @@ class Upstream:
         self.peer_address, self.peer_port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
         if self.opened is not None and not self.opened.done():
             self.opened.set_result(None)
+
+    def not_opened(self, reason: str) -> None:
+        """The TLS handshake has failed. No closure: compiled, one that its own scope names is never freed."""
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_exception(Fault(Kind.TLS_FAILED, f"{self.pool.host}:{self.pool.port}: {reason}"))
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the borrower; an idle upstream that speaks is broken or an attacker, and is closed."""

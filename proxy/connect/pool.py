@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import ssl
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.connect.connection import Borrower, Upstream
@@ -272,7 +271,8 @@ class Pool:
         return transport
 
     async def _handshake(self, raw: asyncio.Transport, upstream: Upstream) -> None:
-        upstream.opened = opened = self.connector.loop.create_future()
+        opened: asyncio.Future[None] = self.connector.loop.create_future()
+        upstream.opened = opened
         # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
         # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
         name = self.server_name or self.host
@@ -281,8 +281,7 @@ class Pool:
             cast("asyncio.Protocol", upstream),
             server_side=False,
             server_hostname=name,
-            # No function of this one's variables: they hold the transport, and compiled, nothing would break the cycle.
-            on_failure=partial(_not_opened, opened, f"{self.host}:{self.port}"),
+            on_failure=upstream.not_opened,
         )
         try:
             tls.start(raw)
@@ -292,11 +291,7 @@ class Pool:
             raise
         finally:
             upstream.opened = None
-
-
-def _not_opened(opened: asyncio.Future[None], endpoint: str, reason: str) -> None:
-    if not opened.done():
-        opened.set_exception(Fault(Kind.TLS_FAILED, f"{endpoint}: {reason}"))
+            del opened  # a failure's traceback holds this frame, and the future the failure: a cycle
 
 
 def _is_address(host: str) -> bool:

@@ -108,7 +108,7 @@ class Records:
         except ssl.SSLZeroReturnError:
             self.close_notify = True
         except ssl.SSLError as exc:
-            self.error = exc
+            self.error = exc.with_traceback(None)  # whose frames would hold this: a cycle
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
@@ -134,7 +134,7 @@ class Records:
         except ssl.SSLWantReadError:
             self._backlog = bytes(plaintext[start:])
         except ssl.SSLError as exc:
-            self.error = exc
+            self.error = exc.with_traceback(None)  # whose frames would hold this: a cycle
         pieces.append(outgoing.read())
         return b"".join(pieces)
 

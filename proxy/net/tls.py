@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.net.contexts import upstream_context
 from proxy.net.layer import Layer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TlsTransport", "upstream_context"]
 
 _HANDSHAKE, _OPEN, _CLOSED, _LOST = "handshake", "open", "closed", "lost"
+_NOBODY: Final = asyncio.Protocol()  # hears what nobody has to hear
 
 
 class TlsTransport(Layer):
@@ -184,10 +185,12 @@ class TlsTransport(Layer):
             self._fail(f"the connection was lost during the handshake: {exc or 'closed'}")
         state, self._state = self._state, _LOST
         if self.handshake_ns:
-            records = self._records
-            if state == _OPEN and not records.close_notify:
+            if state == _OPEN and not self._records.close_notify:
                 self.truncated = True
-            self._inner.connection_lost(records.error or exc)
+            self._inner.connection_lost(self._records.error or exc)
+        # Owner and transport know each other: cut, so that OpenSSL's memory, which no collector sees, goes now.
+        self._inner = _NOBODY
+        self._on_failure = None
 
     def pause_writing(self) -> None:
         """Forward the raw transport's backpressure."""
