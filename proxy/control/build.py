@@ -110,7 +110,7 @@ class Builder:
 
     def update(self, touched: Iterable[Topic] | None, now: datetime | None = None) -> Step:
         """Redo what depends on these; None is everything (once, at first)."""
-        topics = set(touched) if touched is not None else {("Ingress", key) for key in self._objects.ingresses}
+        topics = set(touched) if touched is not None else {("Ingress", key) for key in list(self._objects.ingresses)}
         if touched is None and self._choices.default_backend is not None:
             topics.add(("Ingress", STANDING))
         secrets = {key for kind, key in topics if kind == "Secret"}
