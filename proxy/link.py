@@ -135,7 +135,8 @@ class Link:
         self._change: TableChange | None = None  # all that has not been sent yet
         self._rollout: Rollout | None = None  # the newest
         self._bringing: asyncio.Task[None] | None = None
-        self._since = 0.0  # loop time at which that began
+        self._since = 0.0  # loop time at which the newest step of that began
+        self._ended = False  # the worker is gone
 
     def __repr__(self) -> str:
         return f"Link({self.index}, pid {self.pid}, generation {self.generation})"
@@ -145,6 +146,8 @@ class Link:
 
         None if the worker does not answer within ``patience`` seconds, or dies.
         """
+        if self._ended:
+            return None  # nobody listens any more, and a closed transport swallows what is written
         self._next += 1
         number = self._next
         answer: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
@@ -175,6 +178,7 @@ class Link:
                 if not answer.done():
                     answer.set_exception(ConnectionError("the worker has ended"))
         finally:
+            self._ended = True
             self.channel.close()
 
     # Generations
@@ -190,7 +194,7 @@ class Link:
             self._bringing = asyncio.get_running_loop().create_task(self._bring())
 
     def follows(self, patience: float) -> bool:
-        """Whether it serves a table, and has been on its way to a newer one for less than ``patience`` seconds."""
+        """Whether it serves a table, and has been busy with the next one for less than ``patience`` seconds."""
         loop = asyncio.get_running_loop()
         return bool(self.generation) and self._bringing is not None and loop.time() - self._since < patience
 
@@ -204,6 +208,8 @@ class Link:
             while self._change is not None and self._rollout is not None:
                 change, rollout = self._change, self._rollout
                 self._change = None
+                # One who serves each of a long row of tables a moment late keeps up.
+                self._since = asyncio.get_running_loop().time()
                 try:
                     await self._carry(change, rollout)
                 finally:

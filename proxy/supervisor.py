@@ -207,6 +207,8 @@ class Supervisor:
         self._table = table
         self._origin = change.origin
         self._rollout = rollout = Rollout(change, parts, time.time_ns)
+        for given_up in self._open[:-_MOST_OPEN]:  # some worker hangs: nobody waits for so many
+            given_up.done.set_result(None)
         self._open = [*self._open[-_MOST_OPEN:], rollout]
         for link in list(self._links.values()):
             link.offer(rollout)

@@ -217,3 +217,36 @@ async def test_the_first_request_is_told_unasked() -> None:
         first = First(0, 7, b"t" * 16, b"s" * 8, 1, 2, 200)
         pair.worker.send(first)
         await soon(lambda: s.firsts == [first])
+
+
+async def test_a_worker_that_dies_between_being_ready_and_being_told_is_waited_for_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linking, "TOGETHER", 60.0)
+    async with stage() as s:
+        one, other = await s.hire(), await s.hire()
+        rollout = s.offer(1, 0)
+        await one.prepare()
+        await one.quiet()
+        one.worker.close()
+        await asyncio.wait_for(one.listening, 20)
+        await other.follow()
+        await asyncio.wait_for(rollout.settled(), 5)
+        await asyncio.wait_for(one.link.idle(), 5)
+        assert [each.index for each in rollout.arrivals] == [1]
+
+
+async def test_one_who_is_late_for_each_of_a_long_row_of_tables_keeps_up() -> None:
+    async with stage() as s:
+        pair = await s.hire()
+        s.offer(1, 0)
+        await pair.follow()
+        s.offer(2, 1)
+        await pair.prepare()
+        pair.link._since -= 1000.0
+        assert not pair.link.follows(60.0)
+        s.offer(3, 2)  # before it serves the second
+        await pair.commit(2)
+        await pair.prepare()
+        assert pair.link.follows(60.0), "the second is served, and the third has just begun"
+        await pair.commit(3)

@@ -126,6 +126,14 @@ async def test_not_ready_while_another_table_is_on_its_way_or_refused() -> None:
         worker.close()
 
 
+async def test_generations_that_a_worker_hangs_over_are_not_waited_for_without_end() -> None:
+    async with stage() as s:
+        await s.hire(0, 100)
+        await soon(lambda: "pid 100" in repr(s.supervisor))
+        rollouts = [await s.supervisor.swap(table(each), whole(table(each)), ()) for each in range(1, 100)]
+        assert [each.done.done() for each in rollouts] == [True] * 35 + [False] * 64
+
+
 async def test_a_worker_that_dies_is_not_waited_for() -> None:
     async with stage() as s:
         worker = await s.hire(0, 100)

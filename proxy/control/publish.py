@@ -40,6 +40,8 @@ _TOLD: Final = 32  # events that the trace of one generation tells of one by one
 _MANY: Final = 1000  # Ingresses compiled at once, after which the garbage collector has much to look at
 _FOLLOWED: Final = 256  # traces of which it is known what has become of their objects
 _AGE: Final = 3600.0  # seconds between two looks at certificates that may have come of age
+_AGAIN: Final = 5.0  # seconds after which a build that failed is tried again, if nothing changes before
+_UNBUILT: Final = 100_000  # changes kept while nothing is built: a large cluster's first lists
 
 Verb = Literal["added", "modified", "deleted", "listed"]
 
@@ -119,6 +121,8 @@ class Publisher:
         """Note an event, whose object the store has already. Never blocks."""
         self._events[change.kind, change.verb] += 1
         self._changes.append(change)
+        if len(self._changes) > 2 * _UNBUILT:  # a kind that cannot be listed for days, while the others change
+            del self._changes[:-_UNBUILT]
         if self._running is not None:
             self._idle.clear()
             self._wake.set()
@@ -175,6 +179,7 @@ class Publisher:
                     self._failures += 1
                     self._begun = False  # whatever has come in between is found by building everything anew
                     _log.exception("generation %d stays: the next one could not be built", self._generation)
+                    asyncio.get_running_loop().call_later(_AGAIN, self._wake.set)
                 if not self._wake.is_set():
                     self._idle.set()
         finally:

@@ -225,6 +225,28 @@ async def test_a_build_that_fails_is_made_good_by_the_next(monkeypatch: pytest.M
         assert change.hosts["gone.test"] is None
 
 
+async def test_a_build_that_fails_is_tried_again_though_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_AGAIN", 0.01)
+    async with stage() as s:
+        s.put(ingress("web"), "listed")
+        with monkeypatch.context() as broken:
+            broken.setattr(Builder, "update", lambda *_: 1 / 0)
+            await s.publisher.synced()
+        async with asyncio.timeout(5):
+            while not s.sink.tables:
+                await asyncio.sleep(0.01)
+        assert [route.name for route in s.sink.tables[-1].routes] == ["web"]
+
+
+async def test_what_changes_while_nothing_can_be_built_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_UNBUILT", 10)
+    async with stage() as s:
+        for number in range(100):
+            s.note(ingress("web", version=str(number)))
+        assert len(s.publisher._changes) <= 20
+        assert s.publisher._changes[-1].resource_version == "99"
+
+
 async def test_it_never_waits_for_a_worker_that_is_behind() -> None:
     async with stage() as s:
         await s.publisher.synced()

@@ -118,9 +118,6 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A call's answer, if it is a success."""
         what = f"{verb or method} {path}"
-        rest = self._rest
-        if rest is None:
-            raise Unreachable(what, "the client is closed")
         # A watch has no end of its own; everything else is over in time.
         timeout = aiohttp.ClientTimeout(total=None if verb == "watch" else CALL, sock_connect=CONNECT)
         try:
@@ -130,6 +127,9 @@ class Client:
                 "User-Agent": AGENT,  # its first word becomes the manager in managedFields
                 **await self.access.headers(),
             }
+            rest = self._rest  # only now: it may have been opened anew meanwhile
+            if rest is None:
+                raise Unreachable(what, "the client is closed")
             async with asyncio.timeout(CALL):
                 with untraced() if quiet and self._trace is not None else nullcontext():
                     response: aiohttp.ClientResponse = await rest.request(
@@ -143,6 +143,9 @@ class Client:
                     )
         except TimeoutError:
             raise Unreachable(what, f"no answer within {CALL:g} s") from None
+        except aiohttp.ClientSSLError as problem:
+            await self._log_in_again()  # the cluster's authority may be another
+            raise Unreachable(what, _said(problem)) from None
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             raise Unreachable(what, _said(problem)) from None
         except SettingsError as problem:

@@ -191,6 +191,7 @@ class Following:
         elif change.kind == "IngressClass":
             for key in list(self._objects.ingresses):
                 self._name(key)
+            self._refused()  # Ingresses that cannot be used may be ours now
         self._changed(change)
 
     def _name(self, key: Key) -> None:

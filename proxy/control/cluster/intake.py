@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from proxy.control.cluster.lag import TRIGGER, Lag, lag_of
@@ -67,7 +68,7 @@ class Intake:
         self._refused = refused
         self._ours = ours
         self._known: dict[Key, str] = {}  # resourceVersion of everything the API server has here
-        self._unusable: dict[Key, tuple[Problem, ...]] = {}
+        self._unusable: dict[Key, tuple[tuple[Problem, ...], Object | None]] = {}
         self._owners: dict[Key, Owner] = {}  # of those
         self._listed: set[Key] = set()  # of the list that is under way
         self._forgotten = False
@@ -86,7 +87,11 @@ class Intake:
     @property
     def problems(self) -> list[Problem]:
         """What is wrong with the objects that cannot be used."""
-        return [problem for found in list(self._unusable.values())[:_MOST_TOLD] for problem in found]
+        # Whose they are is asked now: the class that an Ingress names may have come after it.
+        mine = (
+            found for found, item in self._unusable.values() if item is None or self._ours is None or self._ours(item)
+        )
+        return [problem for found in islice(mine, _MOST_TOLD) for problem in found]
 
     # A list: begin, one or more pages, end. What is gone leaves only when the whole list is in.
 
@@ -116,9 +121,12 @@ class Intake:
 
     # An event.
 
-    def take(self, verb: Verb, raw: bytes | msgspec.Raw) -> Head | None:
-        """An object as it now is (with "deleted": as it was); its head, None if not even that can be read."""
-        received = time.time_ns()
+    def take(self, verb: Verb, raw: bytes | msgspec.Raw, received: int = 0) -> Head | None:
+        """An object as it now is (with "deleted": as it was); its head, None if not even that can be read.
+
+        ``received`` is when its bytes had been read (Unix ns), 0 for now.
+        """
+        received = received or time.time_ns()
         try:
             head = head_of(raw)
         except Unreadable as problem:
@@ -149,8 +157,7 @@ class Intake:
         if self._look is not None:
             self._look(key, raw)
         if subject.broken:
-            mine = self._ours is None or self._ours(item)
-            self._set_aside(key, tuple(subject.problems) if mine else (), head)
+            self._set_aside(key, tuple(subject.problems), head, item)
             return
         self._restore(key)
         lag = lag_of(verb, head, received, self._trigger(key))
@@ -175,8 +182,10 @@ class Intake:
         subject.error(problem.field, problem.message, problem.hint or "what was known of it before stays in use")
         self._set_aside(key, tuple(subject.problems), head)
 
-    def _set_aside(self, key: Key, problems: tuple[Problem, ...], head: Head | None) -> None:
-        self._unusable[key] = problems
+    def _set_aside(
+        self, key: Key, problems: tuple[Problem, ...], head: Head | None, item: Object | None = None
+    ) -> None:
+        self._unusable[key] = problems, item if self._ours is not None else None
         if head is not None:
             self._owners[key] = Owner(head.uid, head.resource_version)
         self._count()

@@ -109,6 +109,7 @@ class Leader:
                 began = time.monotonic()
                 document = election.document(self._name, self._namespace, datetime.now(UTC))
                 made = await self._write("POST" if step is Step.CREATE else "PUT", document)
+                self._tell()  # a lead that lapsed on the way is told: what came meanwhile was not written
                 election.wrote(lease_of(made), began)
             self._told = None
         except Conflict:

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 PAGE: Final = 500  # objects in one page of a list (client-go's pager)
 SILENCE: Final = 90.0  # seconds; bookmarks come about every minute (apiserver's defaultBookmarkFrequency)
 SHORTEST_WATCH: Final = 300.0  # seconds, to twice as many; client-go's minWatchTimeout, so that servers can rebalance
+_MUTE: Final = 2  # silent watches in a row before everything is listed
 _QUICK: Final = 1.0  # seconds; a watch that lived shorter and brought nothing is followed by a pause
 
 _VERBS: Final[dict[str, Verb]] = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
@@ -79,6 +80,7 @@ class Reflector:
         self._version = ""  # to watch on from; "": list first
         self._fault: type[ApiFault] | None = None  # that was told last
         self._gone = 0  # times in a row that a version was too old
+        self._mute = 0  # watches in a row that were open and said nothing
 
     def __repr__(self) -> str:
         return f"Reflector({self.scope}, at {self._version or 'no'} version, {self._pulse!r})"
@@ -127,6 +129,11 @@ class Reflector:
             self._failed(problem)
             if isinstance(problem, Garbled):
                 self._version = ""  # nobody knows what has been missed
+            elif self._pulse.connected and time.monotonic() - began >= self._silence and self._pulse.heard == heard:
+                # A server whose store was put back to an earlier state says nothing until it is past our version.
+                self._mute += 1
+                if self._mute >= _MUTE:
+                    self._version, self._mute = "", 0
         except Exception:  # a mistake of ours: the others go on, and so does this one
             _log.exception("following %s", self.scope)
             self._version = ""
@@ -209,17 +216,18 @@ class Reflector:
             self._pulse.connected = True
             self._tell(None)
             async for line in stream:
+                received = time.time_ns()
                 event = event_of(what, line)
                 if self._before is not None and event.type in ("ADDED", "MODIFIED"):
                     await self._before(event.object)
-                self._took(event.type, event.object, what)
+                self._took(event.type, event.object, what, received)
                 if lines.dropped:
                     raise Garbled(what, "an event was longer than any object may be")
 
-    def _took(self, kind: str, raw: msgspec.Raw, what: str) -> None:
+    def _took(self, kind: str, raw: msgspec.Raw, what: str, received: int) -> None:
         verb = _VERBS.get(kind)
         if verb is not None:
-            head = self._intake.take(verb, raw)
+            head = self._intake.take(verb, raw, received)
             version = "" if head is None else head.resource_version
         elif kind == "BOOKMARK":
             try:
@@ -230,7 +238,7 @@ class Reflector:
             raise Garbled(what, f"an event is of the type {kind[:20]!r}")
         self._counters.events[verb or "bookmark"] += 1
         self._version = version or self._version
-        self._gone = 0
+        self._gone = self._mute = 0
         self._backoff.reset()
         self._hear()
 

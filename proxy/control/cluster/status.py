@@ -112,6 +112,9 @@ class Status:
                 await asyncio.sleep(0)
                 continue
             await self._bucket.take()
+            wanted = self._wanted(key)  # it may be gone, or other, since
+            if wanted is None or not self._leads():
+                continue
             fault = await self._write(key, wanted)
             if fault is None:
                 backoff.reset()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -27,7 +28,10 @@ from proxy.control.cluster.faults import (
 from proxy.control.cluster.lines import Lines
 from proxy.control.cluster.spans import PROPAGATORS, template, trace_config
 from proxy.errors import SettingsError
+from tests.control.cluster.answers import TURNS
 from tests.control.cluster.scripted import Scripted, scripted
+from tests.harness.certificates import Certificate
+from tests.harness.kube_api import FakeApiServer
 
 PATH = "/api/v1/services"
 
@@ -112,6 +116,26 @@ async def test_after_a_401_the_log_in_is_read_again_but_not_in_a_hurry(
     with pytest.raises(Unauthorized):
         await client.page(PATH, {})
     await client.page(PATH, {})
+
+
+async def test_after_the_authority_has_changed_the_log_in_is_read_again(
+    fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fake.kubeconfig()
+    right = path.read_text()
+    wrong = base64.b64encode(Certificate("127.0.0.1").pem).decode()
+    path.write_text(right.replace(base64.b64encode(fake.authority.pem).decode(), wrong))
+    client = Client(find(str(path), {}))
+    await client.open()
+    try:
+        path.write_text(right)
+        monkeypatch.setattr(clients, "AGAIN", 0.0)
+        with pytest.raises(Unreachable):
+            await client.page(PATH, {})
+        assert b"ServiceList" in await client.page(PATH, {})
+    finally:
+        await client.close()
+        await asyncio.sleep(TURNS)
 
 
 async def test_a_kubeconfig_that_is_half_written_does_not_end_what_works(

@@ -212,3 +212,16 @@ def test_a_storm_of_bad_objects_is_told_within_bounds() -> None:
         one.take("added", service(f"s{number}", number + 1, port=0))
     assert len(one.intake.problems) == 100
     assert one.pulse.unusable == 1000
+
+
+def test_whose_a_bad_object_is_may_be_known_later() -> None:
+    ours: set[str] = set()
+    intake = Intake(
+        "Ingress", Objects(), print, Counters("Ingress").join(), ours=lambda item: item.metadata.name in ours
+    )
+    rules = [{"host": "no host", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {}}]}}]
+    bad = {"metadata": {"namespace": "shop", "name": "web", "resourceVersion": "1"}, "spec": {"rules": rules}}
+    intake.take("listed", json.dumps(bad).encode())
+    assert intake.problems == []
+    ours.add("web")  # its class has come
+    assert intake.problems[0].name == "web"

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.election import Timing
 from proxy.control.cluster.leader import Leader
@@ -133,6 +135,24 @@ async def test_a_leader_cut_off_stops_before_another_may_begin(fake: FakeApiServ
         fake.troubles.clear()
         await settled(lambda: one.leader.leads)
         assert sum("leader election" in said for said in one.said) == 1
+
+
+async def test_a_lead_that_lapsed_during_one_slow_call_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with candidates(client, "one") as (one,):
+        one.start()
+        await settled(lambda: one.leader.leads)
+        read = one.leader._read
+
+        async def slowly() -> Any:
+            found = await read()
+            await settled(lambda: not one.leader.leads)
+            monkeypatch.undo()
+            return found
+
+        monkeypatch.setattr(one.leader, "_read", slowly)
+        await settled(lambda: not one.leader.leads)
+        await settled(lambda: one.leader.leads)
+        assert one.changes == [True, False, True], "whoever writes looks at everything again"
 
 
 async def test_of_five_who_come_at_once_one_leads(fake: FakeApiServer, client: Client) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,27 @@ async def test_a_silent_watch_is_opened_anew(fake: FakeApiServer, client: Client
         fake.silent.clear()
         fake.store.put(service("a"))
         await one.has("a")
+
+
+async def test_after_two_silent_watches_everything_is_listed(fake: FakeApiServer, client: Client) -> None:
+    async with following(client, silence=0.1) as one:
+        fake.silent.set()  # as a server whose store is behind our version
+        fake.store.put(service("a"))
+        await one.has("a")
+        fake.silent.clear()
+
+
+async def test_an_event_was_received_before_what_it_waits_for(fake: FakeApiServer, client: Client) -> None:
+    began: list[int] = []
+
+    async def before(_: Any) -> None:
+        began.append(time.time_ns())
+        await asyncio.sleep(0.02)
+
+    async with following(client, before=before) as one:
+        fake.store.put(service("a"))
+        await one.has("a")
+        assert one.changes[-1].received_ns <= began[0]
 
 
 async def test_one_namespace_and_one_object(fake: FakeApiServer, client: Client) -> None:

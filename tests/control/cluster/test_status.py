@@ -159,6 +159,24 @@ async def test_an_ingress_that_is_gone_is_no_fault(written: Written) -> None:
     assert (len(written.sent), written.status.faults) == (1, 0)
 
 
+async def test_an_ingress_that_goes_while_its_turn_is_waited_for_ends_nothing() -> None:
+    made = Written()
+    made.status = Status(made.answers.client, lambda: made.leads, lambda key: True, made.said.append, Bucket(20.0, 1))
+    task = asyncio.get_running_loop().create_task(made.status.run())
+    made.status.publish(HERE)
+    made.look("a", "1")
+    made.look("b", "1")
+    await settled(lambda: len(made.sent) == 1)
+    await asyncio.sleep(0)
+    made.status.look(("shop", "b"), None)
+    made.look("c", "1")
+    await settled(lambda: len(made.sent) == 2 or task.done())
+    assert not task.done()
+    assert [name for name, _, _ in made.sent] == ["a", "c"]
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_what_fails_is_said_once_and_tried_again(written: Written) -> None:
     faults: list[ApiFault] = [ServerFault("PATCH", "down", 503), Forbidden("PATCH /x", "no", 403)]
     written.answers.answer = lambda *_: faults.pop() if faults else None
