@@ -127,6 +127,7 @@ class Link:
         self.pid = pid
         self.channel = channel
         self.generation = 0
+        self._refused = 0  # the newest generation that it could not serve
         self._whole = whole
         self._changed = changed
         self._first = first
@@ -198,6 +199,14 @@ class Link:
         loop = asyncio.get_running_loop()
         return bool(self.generation) and self._bringing is not None and loop.time() - self._since < patience
 
+    def current(self, generation: int, patience: float) -> bool:
+        """Whether it serves this table, is on the way to it, or serves an older one since it could not serve this.
+
+        Every replica gets the same table: what is wrong with one must not take them all.
+        """
+        kept = bool(self.generation) and self._refused >= generation
+        return self.generation >= generation or kept or self.follows(patience)
+
     async def idle(self) -> None:
         """Wait until there is nothing to bring to this worker."""
         while self._bringing is not None:
@@ -232,6 +241,7 @@ class Link:
             if generation > self.generation:
                 error = await self._send(parts, rollout, whole=True)
         if error:
+            self._refused = change.generation
             _log.error("worker %d keeps generation %d: %s", self.index, self.generation, error)
 
     async def _send(self, parts: Parts, rollout: Rollout, *, whole: bool) -> str:

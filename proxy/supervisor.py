@@ -172,10 +172,10 @@ class Supervisor:
         if self._draining:
             reasons.append("the proxy is draining")
         generation = self._table.generation
-        if generation == 0:
+        if not generation:
             reasons.append("no configuration has been read yet")
             reasons += self.controller.waits() if self.controller is not None else ()
-        serving = sum(link.generation >= generation or link.follows(_BEHIND) for link in self._links.values())
+        serving = sum(link.current(generation, _BEHIND) for link in self._links.values())
         if serving < self._workers:
             serving = self._serving_at(generation)
             reasons.append(f"{serving} of {self._workers} workers serve generation {generation}")

@@ -119,7 +119,7 @@ def built(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def checkout(built: tuple[Path, set[str]], tmp_path: Path) -> Path:
     """Another, with Cython's C files at hand, but with nothing made of them."""
     copy = tmp_path / "checkout"
-    shutil.copytree(built[0], copy, ignore=shutil.ignore_patterns("wheels", "lib*", "temp*", "bdist*"))
+    shutil.copytree(built[0], copy, ignore=shutil.ignore_patterns("wheels", "lib.*", "temp.*", "bdist.*"))
     return copy
 
 
@@ -127,7 +127,7 @@ def checkout(built: tuple[Path, set[str]], tmp_path: Path) -> Path:
 def changed(built: tuple[Path, set[str]], tmp_path: Path) -> Path:
     """Another, all built but for one module, which has changed since."""
     copy = tmp_path / "changed"
-    shutil.copytree(built[0], copy, ignore=shutil.ignore_patterns("wheels", "bdist*"))
+    shutil.copytree(built[0], copy, ignore=shutil.ignore_patterns("wheels", "bdist.*"))
     with (copy / "proxy" / "worker.py").open("a") as module:
         module.write("# changed\n")
     return copy
