@@ -109,7 +109,8 @@ class Image:
     def build(self) -> None:
         """Run the steps of the stage `build`; raises AssertionError with the end of what a failing one said."""
         place = self.folder
-        environ = dict(os.environ)
+        # An image is built from a clean environment, whichever form of Spanway the tests run.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("SPANWAY_")}
         for word, rest in self.stages["build"].steps:
             if word == "WORKDIR":
                 place = Path(self._here(rest))
