@@ -150,9 +150,8 @@ async def test_a_lead_that_lapsed_during_one_slow_call_is_told(client: Client, m
             return found
 
         monkeypatch.setattr(one.leader, "_read", slowly)
-        await settled(lambda: not one.leader.leads)
-        await settled(lambda: one.leader.leads)
-        assert one.changes == [True, False, True], "whoever writes looks at everything again"
+        # The lapse may be over before anybody looks: what counts is that it is told, and whoever writes looks again.
+        await settled(lambda: one.changes == [True, False, True])
 
 
 async def test_of_five_who_come_at_once_one_leads(fake: FakeApiServer, client: Client) -> None:
