@@ -46,8 +46,8 @@ class Tally:
     def add(self, trace: TraceView, stands_for: int = 1) -> None:
         """Count a trace."""
         own = [node.span for node in trace.nodes if is_proxy(node.span)]
-        if not own:
-            return  # a service talking to itself is not the demo's
+        if not any(semconv.HTTP_REQUEST_METHOD.name in span.attributes for span in own):
+            return  # a service talking to itself, or the making of a table: no request of the demo's
         self.traces += stands_for
         self.joined += stands_for * (len(own) < len(trace.nodes))
         self.failed += stands_for * (labels.severity(trace.root) == "error")
