@@ -114,7 +114,10 @@ class Tree:
         return f"Tree(supervisor {self._supervisor}, {self._slots!r})"
 
     def run(self) -> int:
-        """Fork everything and watch over it; returns the supervisor's exit code."""
+        """Fork everything and watch over it; returns the supervisor's exit code.
+
+        The process is to end with that code: signals that ask for an end are ignored from then on.
+        """
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         parent = os.getpid()
         for slot in self._slots:
@@ -124,6 +127,9 @@ class Tree:
             return self._watch(parent)
         finally:
             self._end()
+            for number in (*_PASSED_ON, LEAVING):
+                # What is asked now comes too late: pending, it would kill this process in place of its exit code.
+                signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def _watch(self, parent: int) -> int:

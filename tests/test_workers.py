@@ -207,6 +207,29 @@ def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     assert tree.ends() == 1
 
 
+def test_signals_that_come_as_it_ends_leave_its_exit_code(tmp_path: Path) -> None:
+    """Both are pending when the supervisor's death is seen: one is handled, the other must not kill the parent."""
+    tree = start(
+        tmp_path,
+        worker=QUIET,
+        supervisor="""
+            signal.signal(signal.SIGUSR2, lambda *_: os._exit(5))
+            say('supervisor', os.getpid())
+            while True: time.sleep(60)
+        """,
+    )
+    tree.wait_for("supervisor")
+    supervisor = int(tree.said().split("supervisor ")[1].split()[0])
+    tree.process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGUSR2)
+    stat = Path(f"/proc/{supervisor}/stat")
+    poll.until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", "the supervisor is dead")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        tree.process.send_signal(number)
+    tree.process.send_signal(signal.SIGCONT)
+    assert tree.ends() == 5
+
+
 def test_hangup_goes_to_the_supervisor_and_usr1_to_everyone(tmp_path: Path) -> None:
     told = """
         signal.signal(signal.SIGHUP, lambda *_: say('{0} HUP'))
