@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -195,7 +196,7 @@ class Builder:
 
     def _of(self, place: tuple[str, str]) -> list[Claims]:
         """Who claims something at a place, in order of precedence."""
-        return sorted((self._claims[key] for key in self._claimants.get(place, ())), key=lambda claims: claims.age)
+        return sorted([self._claims[key] for key in self._claimants.get(place, ())], key=attrgetter("age"))
 
     def _concerned(self, places: set[tuple[str, str]]) -> set[str]:
         """The hosts that are to be resolved anew: those that have gained or lost a claim or TLS, and their aliases."""
@@ -204,8 +205,9 @@ class Builder:
         if wild:
             names.update(host for kind, host in self._claimants if kind == "rules" and host[host.find(".") :] in wild)
         for host in list(names):
-            for claims in self._of(("rules", host)):
-                names.update(alias for alias, lender in claims.lends.items() if lender == host)
+            for key in self._claimants.get(("rules", host), ()):
+                if lends := self._claims[key].lends:
+                    names.update(alias for alias, lender in lends.items() if lender == host)
         return names
 
     def _secured(self, host: str) -> bool:
