@@ -112,7 +112,8 @@ class Controller:
         name = f"{self._settings.ingress_class or 'spanway'}-ingress-leader"
         leader = Leader(self._client, self._election(), name, identity, self._led, self._say, timing)
         self._leader = leader
-        self._status = Status(self._client, lambda: leader.leads, self._following.ours, self._say)
+        ours, refused = self._following.ours, self._refused
+        self._status = Status(self._client, lambda: leader.leads, ours, self._say, changed=refused)
         self._events = Events(self._client, lambda: leader.leads, self._owner, self._say, self._pod)
         if cluster.publish_address:
             self._status.publish(addresses.of_texts(cluster.publish_address))
@@ -149,7 +150,8 @@ class Controller:
 
     def problems(self) -> list[Problem]:
         """What is wrong beside what a table's build finds."""
-        return self._following.problems() + self._publishing()
+        contested = [] if self._status is None else self._status.problems
+        return self._following.problems() + self._publishing() + contested
 
     def sample(self) -> ClusterSample:
         """The counters."""

@@ -462,6 +462,26 @@ async def test_of_two_replicas_one_writes_and_each_problem_is_told_once(fake: Fa
         await settled(lambda: len(one.events()) == 4)
 
 
+async def test_two_installations_of_one_class_do_not_write_in_turns_for_ever(fake: FakeApiServer) -> None:
+    """Each has a leader of its own; neither knows of the other but by what it finds in the status."""
+    fake.store.put(thing("IngressClass", "spanway", spec={"controller": CONTROLLER}))
+    fake.store.put(service("web"))
+    fake.store.put(endpoints("web", "192.0.2.8"))
+    fake.store.put(ingress("web"))
+    here = with_cluster(publish_address=("192.0.2.1",), election_namespace="default")
+    there = with_cluster(publish_address=("192.0.2.2",), election_namespace="shop")
+    async with running(fake, here) as one, running(fake, there, pod="pod-2") as two:
+        await settled(lambda: any(event[2] == "StatusConflict" for event in one.events()), "an Event")
+        await asyncio.sleep(1)
+        written = [each.controller.sample().status_writes for each in (one, two)]
+        assert sum(written) < 20, written
+        [event, *_] = [event for event in fake.store.list(BY_KIND["Event"])[1] if event["reason"] == "StatusConflict"]
+        assert event["involvedObject"]["name"] == "web"
+        assert {"192.0.2.1", "192.0.2.2"} <= set(event["message"].replace(",", "").split())
+        assert "--ingress-class" in event["message"]
+        assert any("is overwritten again and again" in said for said in one.said + two.said)
+
+
 async def test_an_unsupported_annotation_is_told(fake: FakeApiServer) -> None:
     fake.store.put(service("web"))
     fake.store.put(endpoints("web", "10.0.0.1"))
