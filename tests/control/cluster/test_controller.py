@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -297,6 +298,60 @@ async def test_an_ingress_that_names_another_secret_never_lacks_a_certificate(fa
                 fake.store.put(ingress("web", secret=name))
                 await settled(lambda name=name: [spec.secret for spec in one.table.certificates] == [f"shop/{name}"])  # type: ignore[misc]
         assert all(len(table.certificates) == 1 for table in one.sink.tables)
+
+
+async def test_many_new_ingresses_wait_for_their_secrets_together(fake: FakeApiServer) -> None:
+    """An answer of the API server takes 0.2 s: 40 of them in a row would be 8 s."""
+    names = [f"n{number}" for number in range(40)]
+    for name in names:
+        fake.store.put(certificate(name, f"{name}.test"))
+    async with running(fake) as one:
+        fake.pauses["secrets"] = 0.2
+        for name in names:
+            fake.store.put(ingress(name, secret=name))
+        began = time.monotonic()
+        await one.serves(*[f"{name}.test" for name in names])
+        assert time.monotonic() - began < 4
+        for table in one.sink.tables:
+            assert {route.host for route in table.routes} == {
+                host for each in table.certificates for host in each.hosts
+            }
+
+
+@pytest.mark.parametrize("how", ["controller", "new"])
+async def test_a_class_that_comes_to_us_brings_its_certificates(how: str, fake: FakeApiServer) -> None:
+    """No table has its hosts without them."""
+    if how == "controller":
+        fake.store.put(ingress_class(controller="example.org/another"))
+    else:
+        fake.store.delete(BY_KIND["IngressClass"], ("", "spanway"))
+    for name in ("a", "b"):
+        fake.store.put(certificate(name, f"{name}.test"))
+        fake.store.put(ingress(name, secret=name))
+    async with running(fake) as one:
+        assert one.hosts == set()
+        fake.pauses["secrets"] = 0.2
+        fake.store.put(ingress_class())
+        await one.serves("a.test", "b.test")
+        for table in one.sink.tables:
+            assert len(table.certificates) == len({route.host for route in table.routes})
+        fake.store.put(ingress_class(controller="example.org/another"))
+        await one.serves()
+        await settled(lambda: fake.watches() == 4)
+
+
+async def test_an_ingress_that_cannot_be_used_keeps_no_secrets(fake: FakeApiServer) -> None:
+    fake.store.put(certificate("web-tls", "web.test"))
+    async with running(fake) as one:
+        bad = ingress("web", secret="web-tls")
+        bad["spec"]["rules"][0]["http"]["paths"][0]["path"] = "no-slash"
+        fake.store.put(bad)
+        await settled(lambda: one.controller.problems() != [])
+        await settled(lambda: fake.watches() == 4, "the Secret's watch to end")
+        good = ingress("web", secret="web-tls")
+        fake.store.put(good)
+        await one.serves("web.test")
+        assert len(one.table.certificates) == 1
 
 
 async def test_a_missing_secret_is_told_and_found_when_it_comes(fake: FakeApiServer) -> None:
