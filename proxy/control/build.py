@@ -2,7 +2,7 @@
 
 objects > claims of each Ingress (`control.claims`) > each host resolved from all its claims (`control.hosts`) > table.
 Each step is a pure function of what it is shown, and is redone when something that it has asked for is touched. A full
-build is the same code with everything touched; so a table does not depend on how it came about.
+build is the same code with everything touched; so, but for certificates that stay, how a table came about is no matter.
 
 Ingresses go in the order of their age. What one of them cannot have, or names in vain, is a problem of that Ingress
 and leaves everything else as it is: the table that comes out is always complete.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from proxy.control import hosts as resolving
-from proxy.control.certificates import CertificateReader, Secrets, spec_of
+from proxy.control.certificates import CertificateReader, Pair, Secrets, spec_of
 from proxy.control.claims import (
     EVERYTHING,
     STANDING,
@@ -94,12 +94,14 @@ class Builder:
         overrides: Sequence[Override] = (),
         choices: Choices = EVERYTHING,
         reader: CertificateReader | None = None,
+        good: dict[Key, Pair] | None = None,
     ) -> None:
+        """``good`` as `certificates.Secrets` has it."""
         self._objects = objects
         self._overrides = overrides
         self._choices = choices
         self._backends = Backends(objects, overrides, choices.verify_upstreams, choices.zone)
-        self._secrets = Secrets(objects, reader or CertificateReader())
+        self._secrets = Secrets(objects, reader or CertificateReader(), good)
         self._claims: dict[Key, Claims] = {}
         self._dependents: Dependents[Key] = Dependents()  # Ingresses
         self._claimants: dict[tuple[str, str], set[Key]] = {}  # ("rules" or "tls", host) -> Ingresses
@@ -341,8 +343,7 @@ class Builder:
                 judge(ingress, subject, self._choices)
                 problems += subject.problems
         problems += self._secrets.problems()
-        default = self._default_certificate()
-        if default is not None and not self._secrets.of(default).exists:
+        if (default := self._default_certificate()) is not None and not self._secrets.of(default).exists:
             message = f"the default certificate's Secret {'/'.join(default)} does not exist"
             problems.append(Problem("warning", message, "add its manifest", "Secret", *default))
         # While an Ingress may be missing, nobody knows what it names.

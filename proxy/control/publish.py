@@ -23,9 +23,9 @@ from proxy.control.trails import Trails
 from proxy.route.change import TableChange, certificates_of, differing, hosts_of, whole
 
 if TYPE_CHECKING:
-    from proxy.control.certificates import CertificateReader
+    from proxy.control.certificates import CertificateReader, Pair
     from proxy.control.chronicle import Chronicle, Story
-    from proxy.control.objects import Topic
+    from proxy.control.objects import Key, Topic
     from proxy.control.problem import Problem
     from proxy.control.rolling import Rolling, Sink
     from proxy.control.store import Objects
@@ -87,7 +87,8 @@ class Publisher:
         self.refused = False  # errors keep the objects as they are now from being served
         self._objects = objects
         self._sink = sink
-        self._make: Callable[[], Builder] = lambda: Builder(objects, overrides, choices, reader)
+        good: dict[Key, Pair] = {}  # certificates, which a builder in place of one that failed goes on with
+        self._make: Callable[[], Builder] = lambda: Builder(objects, overrides, choices, reader, good)
         self._builder = self._make()
         self._listener = listener
         self._strict = strict
