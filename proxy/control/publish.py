@@ -97,6 +97,7 @@ class Publisher:
         self._begun = False  # the builder has built everything once
         self._pending = TableChange(0)  # what differs from the table that is served
         self._changes: list[Change] = []  # those that the next build takes in
+        self._taken: list[Change] = []  # those of the build under way
         self._untold: list[Change] = []  # those of builds that were refused
         self._trails = Trails(lambda kind, key: self._builder.uses(kind, key))
         self._busy = False  # what is built is ahead of what is served
@@ -178,6 +179,7 @@ class Publisher:
                 except Exception:
                     self._failures += 1
                     self._begun = False  # whatever has come in between is found by building everything anew
+                    self._changes, self._taken = [*self._taken, *self._changes][-_UNBUILT:], []
                     _log.exception("generation %d stays: the next one could not be built", self._generation)
                     asyncio.get_running_loop().call_later(_AGAIN, self._wake.set)
                 if not self._wake.is_set():
@@ -210,6 +212,7 @@ class Publisher:
     async def _publish(self) -> None:
         self._busy = True
         changes, self._changes = self._changes, []
+        self._taken = changes
         touched = self._objects.take()
         again = not self._begun and self.table is not None  # after a failure: everything was built anew
         used = self._used(changes)
@@ -239,7 +242,7 @@ class Publisher:
         self._untold = told[-_TOLD:] if refused else []
         if not refused:
             self._trails.note(told, self._generation, made)
-        self._busy = False
+        self._busy, self._taken = False, []
         if news and self._listener is not None:
             self._listener(problems)
 

@@ -30,6 +30,7 @@ from proxy.control.objects import (
 from proxy.control.problem import Problem
 from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
+from tests.control.cluster.answers import settled
 from tests.control.sinks import Sink
 from tests.control.texts import API, objects
 
@@ -229,6 +230,31 @@ async def test_a_build_that_fails_is_made_good_by_the_next(monkeypatch: pytest.M
         change = s.sink.changes[-1]
         assert (change.base, sorted(change.hosts)) == (1, ["gone.test", "lost.test", "next.test"])
         assert change.hosts["gone.test"] is None
+
+
+@pytest.mark.parametrize("where", ["update", "swap"])
+async def test_what_a_build_that_fails_was_to_take_in_is_the_next_one_s(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events have their trace, are followed, and count as propagated when they are."""
+    async with told() as (s, spans):
+        await s.publisher.synced()
+        with monkeypatch.context() as broken:
+            owner, name = (Builder, "update") if where == "update" else (Sink, "swap")
+            broken.setattr(owner, name, lambda *_: 1 / 0)
+            s.objects.put(ingress("ours", "ours.test", **{CLASS_ANNOTATION: "mine"}))
+            s.publisher.changed(carrying("ours", 2))
+            await s.publisher.flush()
+        assert s.publisher.followed(f"{2:032x}") is None
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{2:032x}")
+        assert found is not None
+        assert found.objects == (("Ingress", "shop", "ours", "1"),)
+        assert (found.generation, len(found.traces)) == (s.sink.tables[-1].generation, 1)
+        await settled(lambda: sum(s.publisher.sample().propagation.buckets) == 1)
+        assert s.publisher.sample().events == (("Ingress", "modified", 1),)
+    whole = [span for span in spans.get_finished_spans() if span.name == "table generation" and span.links]
+    assert [link.context.trace_id for link in whole[-1].links] == [2]
 
 
 async def test_a_build_that_fails_is_tried_again_though_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
