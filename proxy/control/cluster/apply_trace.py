@@ -23,6 +23,7 @@ from proxy.control.cluster.client import Client
 from proxy.control.cluster.faults import ApiFault
 from proxy.control.cluster.spans import trace_config
 from proxy.errors import SettingsError
+from proxy.saying import say
 from proxy.settings import Tracing
 from proxy.trace import resource
 from proxy.trace.batch import Envelope
@@ -100,22 +101,22 @@ async def _follow(
         idle = {thing[:3] for each in found for thing in each.idle}
         refused = [str(one) for one in wanted if one.kind == "Ingress" and one[:3] in idle]
         if missing:
-            _say(f"not taken in within {patience:g} s: {', '.join(missing)}; /routes says why if it was refused")
+            say(f"not taken in within {patience:g} s: {', '.join(missing)}; /routes says why if it was refused")
         elif refused:
-            _say(f"no request is routed by: {', '.join(refused)}; is it of the controller's class? /routes says more")
+            say(f"no request is routed by: {', '.join(refused)}; is it of the controller's class? /routes says more")
         elif not any(each.objects for each in found):
-            _say("no Ingress of the controller's class names anything of this; there is no request to wait for")
+            say("no Ingress of the controller's class names anything of this; there is no request to wait for")
         elif late:
-            _say(f"not served by every worker within {patience:g} s: {', '.join(late)}")
+            say(f"not served by every worker within {patience:g} s: {', '.join(late)}")
         else:
             for one in wanted:
                 if one[:3] in idle:
-                    _say(f"{one} is taken in, but no Ingress of the controller's class names it")
+                    say(f"{one} is taken in, but no Ingress of the controller's class names it")
             numbers = ", ".join(str(each.generation) for each in found)
-            _say(f"served by every worker: generation {numbers}; waiting for the first request")
+            say(f"served by every worker: generation {numbers}; waiting for the first request")
             found = await controllers.first(trace_id, patience)
             if not any(each.first for each in found):
-                _say(f"no request came within {patience:g} s")
+                say(f"no request came within {patience:g} s")
         spans = memory.spans() + [span for one in await controllers.traces(found) for span in views(one)]
     Console(highlight=False, soft_wrap=False).print(Waterfall(grow(joined(spans, trace_id))))
     return int(bool(missing or refused or late) or not any(each.first for each in found))
@@ -188,8 +189,3 @@ class _Memory:
     def spans(self) -> list[SpanView]:
         """Those that have ended."""
         return decode([Envelope(resource.encode(self._resource), resource.encode_scope(__version__)).wrap(self._blobs)])
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()

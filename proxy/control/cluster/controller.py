@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,6 +28,7 @@ from proxy.control.feed import choices_of
 from proxy.control.problem import Problem
 from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
+from proxy.saying import say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -56,11 +56,6 @@ class Ending(Protocol):
         ...
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()
-
-
 class Controller:
     """`open` it, then `run` it (an `admin.source.Companion`)."""
 
@@ -73,7 +68,7 @@ class Controller:
         trace: aiohttp.TraceConfig | None = None,
         chronicle: Chronicle | None = None,
         environ: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = _say,
+        say: Callable[[str], None] = say,
     ) -> None:
         """``sink`` serves tables. ``trace`` makes spans of the calls to the API server, ``chronicle`` of generations.
 

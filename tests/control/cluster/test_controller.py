@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import inspect
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +30,7 @@ from tests.harness.kube_store import RESOURCES, Rule
 
 BY_KIND = {each.kind: each for each in RESOURCES if each.group != "events.k8s.io"}
 EVERYTHING = ("list", "watch")
+DEFAULT_SAY = inspect.signature(Controller).parameters["say"].default
 
 
 def thing(kind: str, name: str, namespace: str = "shop", **fields: Any) -> dict[str, Any]:
@@ -93,16 +96,17 @@ class End:
 class Running:
     """A controller at work."""
 
-    def __init__(self, fake: FakeApiServer, settings: Settings, token: str = ADMIN, pod: str = "pod-1") -> None:
+    def __init__(
+        self, fake: FakeApiServer, settings: Settings, token: str = ADMIN, pod: str = "pod-1", **options: Any
+    ) -> None:
         cluster = dataclasses.replace(settings.cluster, kubeconfig=str(fake.kubeconfig(token)))
         self.fake = fake
         self.sink = Sink()
         self.end = End()
         self.said: list[str] = []
         environ = {"POD_NAME": pod, "POD_NAMESPACE": "default"}
-        self.controller = Controller(
-            settings.replace(cluster=cluster), self.sink, self.end, environ=environ, say=self.said.append
-        )
+        options.setdefault("say", self.said.append)
+        self.controller = Controller(settings.replace(cluster=cluster), self.sink, self.end, environ=environ, **options)
         self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -645,6 +649,31 @@ async def test_it_is_cancelled_before_it_was_told_to_end(fake: FakeApiServer) ->
 def test_without_a_cluster_the_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="there is no cluster"):
         Controller(DEFAULTS, Sink(), End(), environ={"HOME": str(tmp_path)})
+
+
+async def test_nobody_reads_what_it_says(fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its standard error is a pipe whose reader has gone: it says things from within watches, builds and writers."""
+
+    def gone(_: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    class Pipe(io.StringIO):
+        write = staticmethod(gone)  # type: ignore[assignment]
+
+    monkeypatch.setattr("sys.stderr", Pipe())
+    one = Running(fake, DEFAULTS, say=DEFAULT_SAY)
+    await one.start()
+    await settled(lambda: one.sink.tables != [], "the first table")
+    fake.store.put(ingress("web", service="missing"))
+    await one.serves("web.test")
+    await asyncio.to_thread(fake.stop)
+    await settled(lambda: any("is not followed" in problem.message for problem in one.controller.problems()))
+    await asyncio.to_thread(fake.start)
+    fake.store.put(ingress("api", service="missing"))
+    await one.serves("web.test", "api.test")
+    assert one.task is not None
+    assert not one.task.done()
+    await one.stop()
 
 
 async def test_its_problems_are_said_once(fake: FakeApiServer) -> None:
