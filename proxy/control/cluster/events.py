@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from proxy.control.cluster.client import MERGE_PATCH
 from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound, refused
 from proxy.control.cluster.kinds import EVENT, VERSIONS
@@ -96,16 +98,31 @@ def document(problem: Problem, owner: Owner, at: datetime, instance: str) -> dic
     }
 
 
+class _Counted(msgspec.Struct, frozen=True):
+    count: int | None = None
+
+
+_counts: Final = msgspec.json.Decoder(_Counted)
+
+
+def _counted(answer: bytes) -> int:
+    """How often an Event says that it has come up."""
+    try:
+        return max(_counts.decode(answer).count or 1, 1)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 1
+
+
 class _Told:
     """A problem that stands, or stood."""
 
-    __slots__ = ("count", "since", "stands", "written")
+    __slots__ = ("again", "since", "stands", "written")
 
     def __init__(self, since: float) -> None:
         self.since = since  # monotonic seconds
         self.stands = True
         self.written = False  # by us, or by another
-        self.count = 1  # times it has come up
+        self.again = False  # it was told, mended, and has come back
 
 
 class Events:
@@ -152,7 +169,7 @@ class Events:
                 self._told[problem] = _Told(now)
             elif not before.stands:
                 before.stands, before.since = True, now
-                before.count += 1
+                before.again = before.again or before.written
                 before.written = False
         self._forget()
         self._wake.set()
@@ -208,8 +225,8 @@ class Events:
                 await self._client.send("POST", path, made)
                 self.writes += 1
             except AlreadyExists:
-                if told.count > 1:  # it came back, which is news; else somebody else has said it
-                    await self._repeat(problem, owner, made, told)
+                if told.again:  # it came back, which is news; else somebody else has said it
+                    await self._repeat(problem, owner, made)
         except NotFound:
             pass  # the namespace is being removed, and its objects with it
         except ApiFault as fault:
@@ -220,14 +237,16 @@ class Events:
                 self._say(f"Events cannot be written: {fault}{hint}")
             told.written = refused(fault)
             return fault
-        told.written = True
+        told.written, told.again = True, False
         self._complained = False
         return None
 
-    async def _repeat(self, problem: Problem, owner: Owner, made: dict[str, Any], told: _Told) -> None:
+    async def _repeat(self, problem: Problem, owner: Owner, made: dict[str, Any]) -> None:
+        """Count on from what stands there: this may be another leader, or the same one started anew."""
         path = EVENT.path(namespace_of(problem), name_of(problem, owner.uid))
-        again = {"count": told.count, "lastTimestamp": made["lastTimestamp"]}
-        await self._client.send("PATCH", path, again, MERGE_PATCH)
+        moved = {"lastTimestamp": made["lastTimestamp"]}
+        stands = _counted(await self._client.send("PATCH", path, moved, MERGE_PATCH))
+        await self._client.send("PATCH", path, {**moved, "count": stands + 1}, MERGE_PATCH)
         self.writes += 1
 
     def _forget(self) -> None:
