@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,7 @@ RATE: Final = 5.0  # Events a second; client-go's recorder allows less per objec
 BURST: Final = 100
 SETTLE: Final = 1.0  # seconds that a problem must stand: a Service and its Ingress come one after the other
 WAITING: Final = 2_000  # Events that wait to be written; more are lost, and counted
+EACH: Final = 20  # Events about one object; `/routes` has all that is wrong with it
 REMEMBERED: Final = 20_000  # problems whose going and coming is remembered
 _LONGEST: Final = 1024  # characters; core/v1 Event.message
 _LONGEST_NAME: Final = 253 - 17  # characters of an object's name in an Event's
@@ -96,6 +98,18 @@ def document(problem: Problem, owner: Owner, at: datetime, instance: str) -> dic
         "lastTimestamp": when,
         "count": 1,
     }
+
+
+def _fair(found: Iterable[Problem]) -> set[Problem]:
+    """Those of which there are Events: of one object only so many, so that it does not keep others waiting."""
+    told: set[Problem] = set()
+    numbers: Counter[tuple[str, str, str]] = Counter()
+    for problem in found:
+        about = problem.kind, problem.namespace, problem.name
+        if problem not in told and numbers[about] < EACH:
+            numbers[about] += 1
+            told.add(problem)
+    return told
 
 
 class _Counted(msgspec.Struct, frozen=True):
@@ -159,7 +173,7 @@ class Events:
     def problems(self, found: Iterable[Problem]) -> None:
         """Everything that is wrong now (a listener of `control.publish.Publisher`)."""
         now = time.monotonic()
-        current = {problem for problem in found if problem.kind in ABOUT and problem.name}
+        current = _fair(problem for problem in found if problem.kind in ABOUT and problem.name)
         for problem, told in self._told.items():
             if told.stands and problem not in current:
                 told.stands = False

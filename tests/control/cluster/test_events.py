@@ -258,10 +258,22 @@ async def test_a_storm_is_written_within_bounds_and_the_rest_is_counted(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "WAITING", 50)
-    written.events.problems([replace(MISSING, message=f"number {number}") for number in range(200)])
+    written.owners |= {f"web-{number}": OWNER for number in range(200)}
+    written.events.problems([replace(MISSING, name=f"web-{number}") for number in range(200)])
     await settled(lambda: len(written.sent) == 50)
     await written.quiet()
     assert (written.events.writes, written.events.lost) == (50, 150)
+
+
+async def test_one_object_does_not_keep_the_others_waiting(written: Written) -> None:
+    """An Ingress of ten thousand mistakes has some of them told."""
+    written.owners["other"] = OWNER
+    many = [replace(MISSING, message=f"number {number}") for number in range(10_000)]
+    written.events.problems([*many, replace(MISSING, name="other")])
+    await settled(lambda: len(written.sent) == events.EACH + 1)
+    await written.quiet()
+    assert len(written.sent) == events.EACH + 1
+    assert written.events.lost == 0
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
