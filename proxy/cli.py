@@ -120,6 +120,7 @@ def build() -> Parser:
     applying.flag(
         "--controller", action="append", metavar="URL", help=f"admin address of a controller (default {_ADMIN})"
     )
+    applying.flag("--force-conflicts", action="store_true", help="take over fields that another manager has set")
     applying.flag("--kubeconfig", default="", metavar="FILE", help="as for 'spanway controller'")
     applying.flag("-n", "--namespace", default="", metavar="NAME", help="of objects that name none")
     applying.flag(
@@ -235,7 +236,7 @@ def apply(options: argparse.Namespace) -> int:
     from proxy.control.cluster import apply_trace
 
     where = options.kubeconfig, options.namespace, options.controller or (_ADMIN,), options.wait
-    return apply_trace.apply(options.filename, *where, trace=options.trace)
+    return apply_trace.apply(options.filename, *where, trace=options.trace, force=options.force_conflicts)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ def say(text: str) -> None:
     where an OSError (or the ValueError of a closed stream) would be somebody else's failure.
     """
     if sys.stderr is None:  # pythonw, or a service that closed descriptor 2 before the start
-        return  # type: ignore[unreachable] # typeshed does not know
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"spanway: {text}\n")
         sys.stderr.flush()

@@ -9,7 +9,7 @@ USAGES: Final = {
     "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
-    "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
+    "apply": "-f PATH ... [--trace] [--controller URL ...] [--force-conflicts] [--kubeconfig FILE] [-n NAMESPACE]",
     "check": "PATH ... [--ingress-class NAME]",
     "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +26,12 @@ EXPIRES_SOON: Final = timedelta(days=14)  # cert-manager renews a 90-day certifi
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 _MOMENT: Final = timedelta(microseconds=1)
 SMALLEST_RSA: Final = 2048  # bits; OpenSSL's security level 2, which Linux distributions set, refuses less
+LARGEST_RSA: Final = 8192  # bits; a handshake costs 10 ms of CPU, and eight times that with every doubling
+CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")  # of TLS 1.3 (RFC 8446 section 4.2.3); others no client speaks
+WEAK: Final = ("md5", "sha1")  # signatures that security level 2 refuses
+MOST_NAMES: Final = 2000  # of one certificate; public authorities issue at most 100
+MOST_SECRETS: Final = 100  # of one Ingress: each is a watch at the API server
+_SHOWN: Final = 5  # names of a certificate in a message
 _MOST_CACHED: Final = 10_000  # certificates
 
 CERTIFICATE, KEY = "tls.crt", "tls.key"  # of a kubernetes.io/tls Secret
@@ -78,7 +84,7 @@ def _parse(certificate: bytes, key: bytes) -> Leaf:
     # Here, and not above: the import costs 50 ms, and most configurations in development have no certificate.
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
     # Exception texts are not passed on: they may quote what they could not read.
@@ -100,13 +106,35 @@ def _parse(certificate: bytes, key: bytes) -> Leaf:
         return Leaf(wrong=(KEY, f"is not the key of the certificate in {CERTIFICATE}", "take both from one issue"))
     if owners[0] != 0:
         return Leaf(wrong=(CERTIFICATE, "does not begin with the key's own certificate", "put the leaf first"))
-    if isinstance(private, rsa.RSAPrivateKey) and private.key_size < SMALLEST_RSA:
-        hint = f"TLS asks for at least {SMALLEST_RSA} bits"
-        return Leaf(wrong=(KEY, f"is an RSA key of {private.key_size} bits", hint))
-    return Leaf(_hosts(chain[0]), chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
+    if isinstance(private, rsa.RSAPrivateKey):
+        if not SMALLEST_RSA <= private.key_size <= LARGEST_RSA:
+            hint = f"TLS asks for at least {SMALLEST_RSA} bits, and {LARGEST_RSA} are the most that are served"
+            return Leaf(wrong=(KEY, f"is an RSA key of {private.key_size} bits", hint))
+    elif not isinstance(private, ed25519.Ed25519PrivateKey) and (
+        not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES
+    ):
+        return Leaf(wrong=(KEY, "is of a kind that TLS clients do not use", f"RSA, Ed25519, or {', '.join(CURVES)}"))
+    if weak := next((found for one in chain if (found := _weak(one))), ""):
+        return Leaf(wrong=(CERTIFICATE, f"is signed with {weak}, which TLS refuses", "have it issued anew"))
+    hosts = _hosts(chain[0])
+    if len(hosts) > MOST_NAMES:
+        return Leaf(wrong=(CERTIFICATE, f"is for {len(hosts)} names", f"{MOST_NAMES} are the most that are served"))
+    known = tuple(sorted({name for name in hosts if not names.host(name)}))
+    return Leaf(known, chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
 
 
-def _hosts(leaf: x509.Certificate) -> tuple[str, ...]:
+def _weak(one: x509.Certificate) -> str:
+    """The hash of its signature, if that is no good; a certificate that signs itself is believed anyway, or not."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        found = one.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return "an unknown hash"
+    return found.name if found is not None and found.name in WEAK and one.issuer != one.subject else ""
+
+
+def _hosts(leaf: x509.Certificate) -> set[str]:
     """The DNS names it is for (RFC 9525: the subject's common name does not count)."""
     from cryptography import x509
 
@@ -114,8 +142,8 @@ def _hosts(leaf: x509.Certificate) -> tuple[str, ...]:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         found = extension.value.get_values_for_type(x509.DNSName)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return ()
-    return tuple(sorted({name.lower() for name in found if not names.host(name.lower())}))
+        return set()
+    return {name.lower() for name in found}
 
 
 class Judgement(NamedTuple):
@@ -248,6 +276,10 @@ def claims(ingress: Ingress, subject: Subject, secrets: Secrets, asked: set[Key]
             continue  # these hosts are shown the default certificate
         field = f"spec.tls[{number}].secretName"
         key = ingress.metadata.namespace, tls.secret_name
+        if key not in asked and len(asked) >= MOST_SECRETS:
+            message = f"an Ingress has at most {MOST_SECRETS} Secrets; these hosts are shown the default certificate"
+            subject.warning(field, message, "make several Ingresses of it")
+            break
         asked.add(key)
         exists, covered = secrets.of(key).verdict
         if covered is None:
@@ -257,10 +289,11 @@ def claims(ingress: Ingress, subject: Subject, secrets: Secrets, asked: set[Key]
             else:
                 subject.warning(field, f"Secret {'/'.join(key)} cannot be used; see its own problem")
             continue
+        patterns = frozenset(covered)
         for host in tls.hosts or covered:
-            if not covers(covered, host):
+            if not covers(patterns, host):
                 message = f"its certificate is not for {host}, so clients will refuse it"
-                subject.warning(field, message, f"it is for {', '.join(covered) or 'no DNS name'}")
+                subject.warning(field, message, f"it is for {_some(covered)}")
             found.setdefault(host, []).append(Named(key, field))
     return found
 
@@ -270,7 +303,13 @@ def spec_of(key: Key, pair: Pair, hosts: Iterable[str]) -> CertificateSpec:
     return CertificateSpec("/".join(key), tuple(sorted(hosts)), pair.certificate, pair.key)
 
 
-def covers(patterns: tuple[str, ...], host: str) -> bool:
+def _some(covered: tuple[str, ...]) -> str:
+    """The names of a certificate, or a few of them: a message is said for each host."""
+    more = f" and {len(covered) - _SHOWN} more" if len(covered) > _SHOWN else ""
+    return f"{', '.join(covered[:_SHOWN])}{more}" or "no DNS name"
+
+
+def covers(patterns: Collection[str], host: str) -> bool:
     """Whether a certificate for these names is one for this host (RFC 9525 section 6.3: ``*`` is one label)."""
     return host in patterns or f"*.{host.partition('.')[2]}" in patterns
 

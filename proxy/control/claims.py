@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.control.view import View
     from proxy.settings import ServicePort
 
+MOST_LENT: Final = 10_000  # routes of an Ingress that its aliases have again
 _NEVER: Final = "~"  # sorts after every timestamp: an object without one is taken for the newest
 
 
@@ -185,6 +186,11 @@ class _Compiler:
     def _lent(self, rules: dict[str, list[Rule]]) -> dict[str, str]:
         """Each alias, and the first host of the Ingress, whose rules it has."""
         host = next((host for host in rules if host), "")
+        if host and len(self._options.aliases) * len(rules[host]) > MOST_LENT:
+            field = f"metadata.annotations[{NGINX}server-alias]"
+            message = f"{len(self._options.aliases)} aliases of a host with {len(rules[host])} paths are too many"
+            self._subject.warning(field, f"{message}: none is served", f"{MOST_LENT} routes by aliases are the most")
+            return {}
         if self._options.aliases and not host:
             field = f"metadata.annotations[{NGINX}server-alias]"
             self._subject.warning(field, "has no effect: no rule has a host that it could be an alias of", "add a host")

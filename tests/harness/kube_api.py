@@ -318,6 +318,8 @@ class FakeApiServer:
                 if not applied:
                     raise
                 return 201, store.create(resource, body, manager)
+            if applied and asked.query.get("force") != "true":
+                _refuse_conflict(before, body, manager)
             patched = (_applied if applied else _merge)(copy.deepcopy(before), body)
             return 200, store.replace(resource, key, patched, subresource, manager)
 
@@ -503,6 +505,15 @@ def _at(item: Any, path: str) -> Any:
     for part in path.split("."):
         item = item.get(part, "") if isinstance(item, dict) else ""
     return item
+
+
+def _refuse_conflict(before: Object, given: Object, manager: str) -> None:
+    """Another manager's fields may not be changed unasked; here whoever wrote an object owns its whole spec."""
+    fields = before["metadata"].get("managedFields", ())
+    others = [each["manager"] for each in fields if each["manager"] != manager and not each.get("subresource")]
+    if others and before.get("spec") != given.get("spec"):
+        using = f'conflict with "{others[0]}" using {before["apiVersion"]}: .spec'
+        raise Refused(409, "Conflict", f"Apply failed with 1 conflict: {using}")
 
 
 def _applied(target: Object, given: Object) -> Object:

@@ -74,6 +74,23 @@ def test_an_ingress_of_another_class_is_not_said_to_be_served(
     assert "served by every worker" not in done.stderr
 
 
+def test_what_somebody_else_manages_is_not_taken_over_unasked(cluster: Cluster, tmp_path: Path) -> None:
+    service = site("shop", "192.0.2.1", [80])[0]
+    service["spec"]["ports"][0]["targetPort"] = 8080
+    cluster.apply(service)  # by the manager "test"
+    service["spec"]["ports"][0]["targetPort"] = 9999
+    file = written(tmp_path / "service.json", service)
+    done = run(cluster, file)
+    assert done.returncode == 2
+    assert "Service shop: fields of it are managed by others: Apply failed with 1 conflict" in done.stderr
+    assert '"test"' in done.stderr
+    assert "--force-conflicts" in done.stderr
+    assert cluster.get("Service", "shop")["spec"]["ports"][0]["targetPort"] == 8080
+    assert run(cluster, file, "--force-conflicts").returncode == 0
+    assert cluster.get("Service", "shop")["spec"]["ports"][0]["targetPort"] == 9999
+    assert run(cluster, file).returncode == 0, "it is ours now"
+
+
 def test_what_no_ingress_names_is_said(
     cluster: Cluster, backends: Backends, start_controller: StartController, tmp_path: Path
 ) -> None:

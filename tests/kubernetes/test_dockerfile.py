@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,20 @@ def test_the_last_stage_has_no_compiler_and_runs_as_nobody() -> None:
         assert stage.all("ENTRYPOINT")[0].startswith("[")  # no shell between the kubelet and the process
         assert stage.base == STAGES["build"].base  # the virtual environment's Python is at the same place
     assert any("gcc" in step for step in STAGES["build"].all("RUN"))
+
+
+def test_everything_that_builds_is_pinned() -> None:
+    """Also what pip puts into the environment that it builds in, which --constraint says nothing about."""
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = {re.split(r"[>=<~ ]", each)[0].lower() for each in project["build-system"]["requires"]}
+    assert wanted <= pinned
+    (step,) = [step for step in STAGES["build"].all("RUN") if "pip wheel" in step]
+    for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"):
+        assert f"{name}=/build/requirements.lock" in step
+    assert "--constraint requirements.lock" in step
+    assert "ARG BASE=" in (ROOT / "Dockerfile").read_text(), "which a digest goes into"
+    assert len({stage.base for stage in STAGES.values()}) == 1
 
 
 def test_the_context_is_what_is_built_from() -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from proxy.admin.control import Followed
-from proxy.control.cluster.faults import ApiFault
+from proxy.control.cluster.faults import ApiFault, Conflict
 from proxy.control.cluster.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, SECRET, SERVICE, Resource
 from proxy.control.documents import DocumentError, documents
 from proxy.control.files import files_of, text_of
@@ -77,10 +77,14 @@ def _checked(item: Any, path: Path) -> dict[str, Any]:
 
 
 class Applying:
-    """Applies objects; ``namespace`` is that of objects which name none."""
+    """Applies objects; ``namespace`` is that of objects which name none.
 
-    def __init__(self, client: Client, namespace: str) -> None:
+    ``force`` takes over fields that another manager has set to something else.
+    """
+
+    def __init__(self, client: Client, namespace: str, *, force: bool = False) -> None:
         self._client = client
+        self._force = "&force=true" if force else ""
         self._namespace = namespace or "default"
         self._kinds: dict[tuple[str, str], Resource] = {}
 
@@ -88,7 +92,11 @@ class Applying:
         return f"Applying({self._client!r}, {self._namespace})"
 
     async def apply(self, item: Mapping[str, Any], traceparent: str = "") -> Applied:
-        """Apply one object. Raises `ApiFault`, or `SettingsError` for a kind that the API server does not know."""
+        """Apply one object.
+
+        Raises `ApiFault`, or `SettingsError` for a kind that the API server does not know and for fields that somebody
+        else manages.
+        """
         resource = await self._resource(item["apiVersion"], item["kind"])
         metadata = dict(item["metadata"])
         if resource.namespaced:
@@ -97,7 +105,12 @@ class Applying:
             metadata["annotations"] = {**(metadata.get("annotations") or {}), TRACEPARENT_ANNOTATION: traceparent}
         path = resource.path(metadata.get("namespace", ""), metadata["name"])
         body = {**item, "metadata": metadata}
-        answer = await self._client.send("PATCH", f"{path}?fieldManager={MANAGER}&force=true", body, APPLY)
+        try:
+            answer = await self._client.send("PATCH", f"{path}?fieldManager={MANAGER}{self._force}", body, APPLY)
+        except Conflict as fault:
+            owners = f"fields of it are managed by others: {fault.message}"
+            hint = "leave them out, or take them over with --force-conflicts"
+            raise SettingsError(f"{item['kind']} {metadata['name']}: {owners} ({hint})") from None
         stored = msgspec.json.decode(answer)["metadata"]
         namespace = metadata.get("namespace", "") if resource.namespaced else ""
         return Applied(resource.kind, namespace, metadata["name"], str(stored.get("resourceVersion", "")))

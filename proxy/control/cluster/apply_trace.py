@@ -40,11 +40,18 @@ _FOLLOWED: Final = ("Ingress", "IngressClass", "Service", "EndpointSlice")  # Se
 
 
 def apply(
-    paths: Sequence[str], kubeconfig: str, namespace: str, controllers: Sequence[str], patience: float, *, trace: bool
+    paths: Sequence[str],
+    kubeconfig: str,
+    namespace: str,
+    controllers: Sequence[str],
+    patience: float,
+    *,
+    trace: bool,
+    force: bool = False,
 ) -> int:
     """Apply manifests; with ``trace`` follow them to the first request. 0, or 1 where something did not come about.
 
-    ``controllers`` are URLs of admin listeners. Raises `SettingsError`.
+    ``controllers`` are URLs of admin listeners; ``force`` takes over fields of other managers. Raises `SettingsError`.
     """
     if wrong := [url for url in controllers if not url.startswith(("http://", "https://"))]:
         raise SettingsError(f"--controller {wrong[0]}: write http://HOST:PORT")
@@ -52,7 +59,7 @@ def apply(
     objects = read([Path(path) for path in paths])
     if not objects:
         raise SettingsError("there is nothing to apply in these manifests")
-    return asyncio.run(_apply(objects, kubeconfig, namespace, controllers, patience, trace=trace))
+    return asyncio.run(_apply(objects, kubeconfig, namespace, controllers, patience, trace=trace, force=force))
 
 
 async def _apply(
@@ -63,6 +70,7 @@ async def _apply(
     patience: float,
     *,
     trace: bool,
+    force: bool,
 ) -> int:
     memory = _Memory()
     tracing = memory.provider()
@@ -73,7 +81,7 @@ async def _apply(
         ids = root.get_span_context()
         traceparent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01" if trace else ""
         context.attach(set_span_in_context(root))
-        applying = Applying(client, namespace or client.access.namespace)
+        applying = Applying(client, namespace or client.access.namespace, force=force)
         applied: list[Applied] = []
         for item in objects:
             try:

@@ -14,9 +14,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from proxy.control.cluster.client import MERGE_PATCH
 from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound, refused
@@ -34,6 +37,7 @@ RATE: Final = 5.0  # Events a second; client-go's recorder allows less per objec
 BURST: Final = 100
 SETTLE: Final = 1.0  # seconds that a problem must stand: a Service and its Ingress come one after the other
 WAITING: Final = 2_000  # Events that wait to be written; more are lost, and counted
+EACH: Final = 20  # Events about one object; `/routes` has all that is wrong with it
 REMEMBERED: Final = 20_000  # problems whose going and coming is remembered
 _LONGEST: Final = 1024  # characters; core/v1 Event.message
 _LONGEST_NAME: Final = 253 - 17  # characters of an object's name in an Event's
@@ -96,16 +100,43 @@ def document(problem: Problem, owner: Owner, at: datetime, instance: str) -> dic
     }
 
 
+def _fair(found: Iterable[Problem]) -> set[Problem]:
+    """Those of which there are Events: of one object only so many, so that it does not keep others waiting."""
+    told: set[Problem] = set()
+    numbers: Counter[tuple[str, str, str]] = Counter()
+    for problem in found:
+        about = problem.kind, problem.namespace, problem.name
+        if problem not in told and numbers[about] < EACH:
+            numbers[about] += 1
+            told.add(problem)
+    return told
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    count: int | None = None
+
+
+_counts: Final = msgspec.json.Decoder(_Counted)
+
+
+def _counted(answer: bytes) -> int:
+    """How often an Event says that it has come up."""
+    try:
+        return max(_counts.decode(answer).count or 1, 1)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 1
+
+
 class _Told:
     """A problem that stands, or stood."""
 
-    __slots__ = ("count", "since", "stands", "written")
+    __slots__ = ("again", "since", "stands", "written")
 
     def __init__(self, since: float) -> None:
         self.since = since  # monotonic seconds
         self.stands = True
         self.written = False  # by us, or by another
-        self.count = 1  # times it has come up
+        self.again = False  # it was told, mended, and has come back
 
 
 class Events:
@@ -142,7 +173,7 @@ class Events:
     def problems(self, found: Iterable[Problem]) -> None:
         """Everything that is wrong now (a listener of `control.publish.Publisher`)."""
         now = time.monotonic()
-        current = {problem for problem in found if problem.kind in ABOUT and problem.name}
+        current = _fair(problem for problem in found if problem.kind in ABOUT and problem.name)
         for problem, told in self._told.items():
             if told.stands and problem not in current:
                 told.stands = False
@@ -152,7 +183,7 @@ class Events:
                 self._told[problem] = _Told(now)
             elif not before.stands:
                 before.stands, before.since = True, now
-                before.count += 1
+                before.again = before.again or before.written
                 before.written = False
         self._forget()
         self._wake.set()
@@ -208,8 +239,8 @@ class Events:
                 await self._client.send("POST", path, made)
                 self.writes += 1
             except AlreadyExists:
-                if told.count > 1:  # it came back, which is news; else somebody else has said it
-                    await self._repeat(problem, owner, made, told)
+                if told.again:  # it came back, which is news; else somebody else has said it
+                    await self._repeat(problem, owner, made)
         except NotFound:
             pass  # the namespace is being removed, and its objects with it
         except ApiFault as fault:
@@ -220,14 +251,16 @@ class Events:
                 self._say(f"Events cannot be written: {fault}{hint}")
             told.written = refused(fault)
             return fault
-        told.written = True
+        told.written, told.again = True, False
         self._complained = False
         return None
 
-    async def _repeat(self, problem: Problem, owner: Owner, made: dict[str, Any], told: _Told) -> None:
+    async def _repeat(self, problem: Problem, owner: Owner, made: dict[str, Any]) -> None:
+        """Count on from what stands there: this may be another leader, or the same one started anew."""
         path = EVENT.path(namespace_of(problem), name_of(problem, owner.uid))
-        again = {"count": told.count, "lastTimestamp": made["lastTimestamp"]}
-        await self._client.send("PATCH", path, again, MERGE_PATCH)
+        moved = {"lastTimestamp": made["lastTimestamp"]}
+        stands = _counted(await self._client.send("PATCH", path, moved, MERGE_PATCH))
+        await self._client.send("PATCH", path, {**moved, "count": stands + 1}, MERGE_PATCH)
         self.writes += 1
 
     def _forget(self) -> None:

@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from proxy.control.certificates import MOST_SECRETS
 from proxy.control.cluster.ahead import Need
 from proxy.control.cluster.intake import Intake
 from proxy.control.cluster.kinds import SECRET, Scope
@@ -38,8 +40,9 @@ _log = logging.getLogger(__name__)
 
 
 def named_by(ingress: Ingress) -> set[Key]:
-    """The Secrets that an Ingress names."""
-    return {(ingress.metadata.namespace, tls.secret_name) for tls in ingress.spec.tls if tls.secret_name}
+    """The Secrets that an Ingress names, the first of them where it names too many."""
+    named = dict.fromkeys(tls.secret_name for tls in ingress.spec.tls if tls.secret_name)
+    return {(ingress.metadata.namespace, name) for name in islice(named, MOST_SECRETS)}
 
 
 class _Followed:

@@ -658,7 +658,7 @@ async def test_nobody_reads_what_it_says(fake: FakeApiServer, monkeypatch: pytes
         raise BrokenPipeError(32, "Broken pipe")
 
     class Pipe(io.StringIO):
-        write = staticmethod(gone)  # type: ignore[assignment]
+        write = staticmethod(gone)
 
     monkeypatch.setattr("sys.stderr", Pipe())
     one = Running(fake, DEFAULTS, say=DEFAULT_SAY)

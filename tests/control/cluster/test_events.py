@@ -10,12 +10,15 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from proxy.control.cluster import events
+from proxy.control.cluster.client import Client
 from proxy.control.cluster.events import Events, document, name_of, reason_of
 from proxy.control.cluster.faults import AlreadyExists, ApiFault, Forbidden, NotFound
 from proxy.control.cluster.intake import Owner
 from proxy.control.cluster.pace import Bucket
 from proxy.control.problem import Problem
 from tests.control.cluster.answers import Answers, settled
+from tests.harness.kube_api import FakeApiServer
+from tests.harness.kube_store import RESOURCES
 
 OWNER = Owner("uid-web", "7")
 MISSING = Problem(
@@ -151,11 +154,40 @@ async def test_a_problem_that_comes_back_counts_on(written: Written) -> None:
     written.events.problems([])
     written.answers.answer = lambda method, *_: AlreadyExists("x", "there", 409) if method == "POST" else None
     written.events.problems([MISSING])
-    await settled(lambda: len(written.sent) == 3)
+    await settled(lambda: len(written.sent) == 4)
     method, path, patch = written.answers.sent[-1]
     assert (method, path) == ("PATCH", f"/api/v1/namespaces/shop/events/{name_of(MISSING, OWNER.uid)}")
     assert patch["count"] == 2
     assert set(patch) == {"count", "lastTimestamp"}
+    assert written.events.writes == 2
+
+
+async def test_a_problem_is_counted_on_from_what_the_event_says(fake: FakeApiServer, client: Client) -> None:
+    """Another leader has counted to three; one that came and went before it was told is no time at all."""
+    fake.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    made = Events(client, lambda: True, lambda *_: OWNER, print, "pod-2", Bucket(1e6, 10**6), 0.0)
+    resource = next(each for each in RESOURCES if each.kind == "Event" and not each.group)
+    event = document(MISSING, OWNER, datetime(2026, 1, 1, tzinfo=UTC), "pod-1")
+    fake.store.put({**event, "count": 3})
+
+    def count() -> int:
+        [found] = fake.store.list(resource)[1]
+        return int(found["count"])
+
+    task = asyncio.get_running_loop().create_task(made.run())
+    for _ in range(3):
+        made.problems([MISSING])
+        made.problems([])
+    made.problems([MISSING])
+    await settled(lambda: len(fake.requests("create", "events")) == 1)
+    await asyncio.sleep(0.1)
+    assert count() == 3, "it stands there already"
+    for expected in (4, 5):
+        made.problems([])
+        made.problems([MISSING])
+        await settled(lambda expected=expected: count() == expected)  # type: ignore[misc]
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_what_another_replica_has_told_is_left_alone(written: Written) -> None:
@@ -226,10 +258,22 @@ async def test_a_storm_is_written_within_bounds_and_the_rest_is_counted(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "WAITING", 50)
-    written.events.problems([replace(MISSING, message=f"number {number}") for number in range(200)])
+    written.owners |= {f"web-{number}": OWNER for number in range(200)}
+    written.events.problems([replace(MISSING, name=f"web-{number}") for number in range(200)])
     await settled(lambda: len(written.sent) == 50)
     await written.quiet()
     assert (written.events.writes, written.events.lost) == (50, 150)
+
+
+async def test_one_object_does_not_keep_the_others_waiting(written: Written) -> None:
+    """An Ingress of ten thousand mistakes has some of them told."""
+    written.owners["other"] = OWNER
+    many = [replace(MISSING, message=f"number {number}") for number in range(10_000)]
+    written.events.problems([*many, replace(MISSING, name="other")])
+    await settled(lambda: len(written.sent) == events.EACH + 1)
+    await written.quiet()
+    assert len(written.sent) == events.EACH + 1
+    assert written.events.lost == 0
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
