@@ -17,7 +17,7 @@ from proxy.trace.record cimport AttemptRecord, RequestRecord
 
 cdef enum:
     ROOM = 32768  # bytes of the buffer: two spans of the longest usual URL and some attempts
-    PLACES = 256  # of each cache; what collides is made anew from the twin's
+    PLACES = 4096  # of each cache; what collides is made anew from the twin's
     SHORT = 256  # bytes of a path or query that is written here
     NARROW = 14  # bits of a padded varint of two bytes (`wire.NARROW_BITS`)
     WIDE = 28
