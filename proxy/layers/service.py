@@ -1,0 +1,271 @@
+"""The process `spanway wire`: records in, packets in, spans out, on one event loop.
+
+    proxy --(records, unix datagrams)--> Inbox --> Joining --> Exporter --(OTLP)--> collector
+    interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
+
+A record is tried `joining.WAIT_NS` after its attempt has ended, when every packet of it is out of the rings' open blocks.
+Nothing here waits for anything but the collector, and for that only in the exporter's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy import __version__
+from proxy.errors import SettingsError
+from proxy.layers.inbox import Inbox
+from proxy.layers.joining import Joining
+from proxy.layers.pages import Pages
+from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
+from proxy.layers.tally import Tally, expose
+from proxy.layers.taps import Taps
+from proxy.layers.ways import Ways
+from proxy.trace import resource
+from proxy.trace.export import Exporter
+from proxy.trace.handover import records
+from proxy.trace.semconv import SCHEMA_URL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proxy.layers.joining import Routes
+    from proxy.layers.ways import Look
+    from proxy.settings import Address, Tracing
+    from proxy.trace.transport import Transport
+
+log: Final = logging.getLogger(__name__)
+
+STEP: Final = 0.02  # seconds between two looks at what is due
+SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
+SECOND: Final = 1.0
+STATUS: Final = 10.0  # seconds between two lines about what goes on
+LEAVE: Final = 5.0  # seconds for the last spans
+DATAGRAMS: Final = 256  # read at a time
+
+
+class Plan(NamedTuple):
+    """What `spanway wire` is to do.
+
+    ``ports`` are the local ports of the proxy's connections that are told of, None for any; ``admin`` None is no
+    listener; ``traces`` asks Open vSwitch what it does with a connection, None where there is none.
+    """
+
+    socket: Path
+    ports: PortRange | None
+    look: Look
+    tracing: Tracing
+    transport: Transport | None
+    admin: Address | None
+    describe: Describe | None = None
+
+
+class Service:
+    """One running `spanway wire`. Raises `SettingsError` where its socket cannot be had."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan: Final = plan
+        self._tally: Final = Tally()
+        self._exporter: Final = Exporter(
+            plan.tracing,
+            plan.transport,
+            resource=resource.encode(resource.build(plan.tracing, version=__version__)),
+            scope=resource.encode_scope(__version__),
+            schema_url=SCHEMA_URL,
+        )
+        self._inbox: Final = Inbox(plan.socket)
+        self._ways: Final = Ways(plan.look, self._open, self._complain)
+        self._joining: Final = Joining(self._tally, self._exporter.offer, plan.describe)
+        ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
+        self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
+        self._stopping: Final = asyncio.Event()
+        self._said: dict[str, int] = {}
+        self._complaints: dict[str, float] = {}
+        self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
+        self._heard = 0.0  # loop time of the latest record
+        self._code = 0
+
+    def __repr__(self) -> str:
+        return f"Service({self._inbox!r}, {self._taps!r}, {self._joining!r})"
+
+    async def run(self) -> int:
+        """Work until SIGTERM or SIGINT; the exit code. Raises `SettingsError` for an admin address that is taken."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        pages = None
+        try:
+            if self._plan.admin is not None:
+                pages = Pages(self._plan.admin, self.reasons, self.metrics)
+                say(f"admin  http://{await pages.start()}")
+            self._exporter.start()
+            loop.add_reader(self._inbox.fileno(), self._receive)
+            self._heard = loop.time()
+            say(f"wire   {self._plan.socket}")
+            ticking = loop.create_task(self._tick())
+            housekeeping = loop.create_task(self._keep_house())
+            await self._stopping.wait()
+            ticking.cancel()
+            housekeeping.cancel()
+            await self._finish(loop)
+        finally:
+            if pages is not None:
+                await pages.stop()
+            self._inbox.close()
+            self._taps.close_all()
+        return self._code
+
+    async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Join what is due soon, and send what there is."""
+        loop.remove_reader(self._inbox.fileno())
+        self._receive()
+        self._inbox.close()  # from now on the proxy knows that nobody listens
+        deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
+        while self._joining.pending and loop.time() < deadline:
+            self._taps.drain()
+            self._joining.step(time.time_ns(), SLICE)
+            await asyncio.sleep(STEP if self._joining.pending else 0)
+        self._ways.close()
+        if not await asyncio.to_thread(self._exporter.close, LEAVE):
+            say("the collector has not taken the last spans; they are lost")
+        self._status()
+
+    # Records and packets
+
+    def _receive(self) -> None:
+        """Take in records; their interfaces are opened at once, that the next of the connection finds them open."""
+        now = asyncio.get_running_loop().time()
+        tally = self._tally
+        for datagram in self._inbox.receive(DATAGRAMS):
+            try:
+                for record in records(datagram):
+                    tally.received += 1
+                    self._take(record, now)
+            except ValueError as problem:
+                tally.malformed += 1
+                self._complain(f"a datagram was no record: {problem}")
+
+    def _take(self, record: Record, now: float) -> None:
+        self._heard = now
+        ports = self._plan.ports
+        if ports is not None and record.local_port not in ports:
+            self._tally.missing["port"] += 1
+            self._complain(
+                f"the proxy's local port {record.local_port} is not within {ports}: its packets are not looked at. "
+                "Give proxy and wire the same ports (wire.ports, --ports), or --ports all; the kernel needs to be "
+                "Linux 6.3 or newer, and sampling below 1 on for the proxy to keep to them"
+            )
+            return
+        way = self._ways.of(_address(record.local), _address(record.peer), now)
+        slots = () if way is None else self._open(way)
+        self._joining.add(record, slots, () if way is None else way.between)
+
+    def _open(self, way: Way) -> tuple[int, ...]:
+        """The taps of a way; none where one of them cannot be had."""
+        try:
+            slots = self._taps.use(way.interfaces, asyncio.get_running_loop().time())
+        except TapError as problem:
+            self._trouble["taps"] = str(problem)
+            self._complain(str(problem))
+            if isinstance(problem, NoInterface):
+                for interface in way.interfaces:
+                    self._ways.forget(interface.name)
+            return ()
+        self._trouble.pop("taps", None)
+        return slots
+
+    def _gone(self, slot: int, name: str) -> None:
+        """A tap is closed."""
+        self._joining.gone(slot)
+        self._ways.forget(name)
+
+    # Now and then
+
+    async def _tick(self) -> None:
+        """Join what is due, in slices."""
+        while True:
+            if self._joining.due(time.time_ns()):
+                self._taps.drain()  # before their records, always
+                self._joining.step(time.time_ns(), SLICE)
+            await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
+
+    async def _keep_house(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_status = loop.time() + STATUS
+        while True:
+            await asyncio.sleep(SECOND / 4)
+            self._exporter.tick(loop.time())
+            self._look_after()
+            if loop.time() >= next_status:
+                next_status += STATUS
+                self._status()
+
+    def _look_after(self) -> None:
+        """Counters of rings, taps that nobody needs, old packets, the socket's file."""
+        now = asyncio.get_running_loop().time()
+        for slot, name, packets, drops in self._taps.statistics():
+            self._tally.packets[name] += packets
+            self._tally.drops[name] += drops
+            if drops:
+                self._joining.dropped(slot, time.time_ns())
+        self._taps.sweep(now)
+        self._joining.forget(time.time_ns())
+        state = self._inbox.state()
+        if state == "gone":
+            asyncio.get_running_loop().remove_reader(self._inbox.fileno())
+            with contextlib.suppress(SettingsError):
+                self._inbox.renew()
+                say(f"'{self._plan.socket}' had been removed, and is there again")
+            asyncio.get_running_loop().add_reader(self._inbox.fileno(), self._receive)
+        elif state == "taken":
+            say(f"another process has taken '{self._plan.socket}' over; this one ends")
+            self._code = 1
+            self._stopping.set()
+
+    def _status(self) -> None:
+        line, self._said = self._tally.line(self._said)
+        if line:
+            say(line)
+
+    def _complain(self, text: str) -> None:
+        """Say it, but the same thing only once a minute."""
+        now = time.monotonic()
+        if now >= self._complaints.get(text, 0.0):
+            if len(self._complaints) >= MOST_COMPLAINTS:
+                self._complaints.clear()
+            self._complaints[text] = now + REPEAT
+            say(text)
+
+    # Pages
+
+    def reasons(self) -> tuple[str, ...]:
+        """Why nothing can be joined now, one sentence each."""
+        stopping = ("the process is ending",) if self._stopping.is_set() else ()
+        return (*stopping, *self._trouble.values())
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The page /metrics."""
+        return expose(
+            self._tally,
+            self._exporter.counters(),
+            rings=len(self._taps),
+            pending=self._joining.pending,
+            ready=not self.reasons(),
+        )
+
+
+def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.IPv6Address(packed)
+    return address.ipv4_mapped or address
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
+    sys.stderr.flush()

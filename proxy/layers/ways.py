@@ -1,0 +1,173 @@
+"""Which interfaces the packets to a backend pass, in order from the proxy, and what lies between them.
+
+Three sources: a file that says so, a list of names, or what is found out per backend's address (`layers.find`). What
+was found out is kept for a minute, as addresses of pods are given away again; what was not is tried again sooner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from proxy.errors import SettingsError
+from proxy.layers.find import Interface
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+KEPT_S: Final = 60.0
+RETRY_S: Final = 5.0
+MOST: Final = 4096  # addresses remembered; a full table starts anew
+SHAPE: Final = """\
+ways:
+  - peers: [10.8.0.0/16]        # left out: every backend
+    taps: [veth-proxy, veth-app]  # from the proxy to the backend
+    between: [bridge cni0]      # one fewer than taps"""
+
+
+class Way(NamedTuple):
+    """Interfaces from the proxy to the backend, and the names of the places between two of them: one fewer."""
+
+    interfaces: tuple[Interface, ...]
+    between: tuple[str, ...]
+
+
+class NoWay(Exception):
+    """Nothing is known of the way to an address; the text says why."""
+
+
+Look = Callable[[Address, Address], Way]
+"""The way from one address to another; raises `NoWay`. May take milliseconds: it is called in a thread."""
+
+
+class Ways:
+    """What ``look`` has found out, remembered."""
+
+    def __init__(self, look: Look, found: Callable[[Way], None], unknown: Callable[[str], None]) -> None:
+        """``found`` is told of each way, ``unknown`` why there is none."""
+        self._look: Final = look
+        self._tell: Final = found
+        self._unknown: Final = unknown
+        self._found: dict[tuple[Address, Address], tuple[float, Way | None]] = {}
+        self._looking: dict[tuple[Address, Address], asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        return f"Ways({sum(way is not None for _, way in self._found.values())} known)"
+
+    def of(self, local: Address, peer: Address, now: float) -> Way | None:
+        """The way as far as it is known; None starts to find it out. ``now`` is ``loop.time()``."""
+        key = (local, peer)
+        due, way = self._found.get(key, (0.0, None))
+        if now >= due and key not in self._looking:
+            self._looking[key] = asyncio.get_running_loop().create_task(self._find(key))
+        return way
+
+    async def _find(self, key: tuple[Address, Address]) -> None:
+        way: Way | None = None
+        try:
+            way = await asyncio.to_thread(self._look, *key)
+        except NoWay as problem:
+            self._unknown(str(problem))
+        finally:
+            self._looking.pop(key, None)
+        if len(self._found) >= MOST:
+            self._found.clear()
+        due = asyncio.get_running_loop().time() + (RETRY_S if way is None else KEPT_S)
+        self._found[key] = (due, way)
+        if way is not None:
+            self._tell(way)
+
+    def forget(self, name: str) -> None:
+        """An interface of this name has gone: ways over it are found anew."""
+        self._found = {
+            key: (due, way)
+            for key, (due, way) in self._found.items()
+            if way is None or all(interface.name != name for interface in way.interfaces)
+        }
+
+    def close(self) -> None:
+        """End what is being looked for."""
+        for task in self._looking.values():
+            task.cancel()
+
+
+def named(names: Sequence[str]) -> Look:
+    """One way for all: over the interfaces of these names. Raises `SettingsError` where one is not there."""
+    chosen = tuple(names)
+    for name in chosen:
+        _ifindex(name, SettingsError, "--interfaces")
+    return lambda _local, _peer: _over(chosen, tuple(f"{a}..{b}" for a, b in zip(chosen, chosen[1:], strict=False)))
+
+
+def written(path: Path) -> Look:
+    """The ways of a file. Raises `SettingsError` for one that cannot be used."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--places: '{path}' cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"--places: '{path}' is not YAML: {' '.join(str(error).split())}") from None
+    rows = _rows(document, f"--places: {path}")
+
+    def look(_local: Address, peer: Address) -> Way:
+        for networks, taps, between in rows:
+            if not networks or any(peer in network for network in networks):
+                return _over(taps, between)
+        raise NoWay(f"{path} has no way to {peer}: name its network under 'peers', or leave 'peers' out")
+
+    return look
+
+
+_Row = tuple[tuple[Network, ...], tuple[str, ...], tuple[str, ...]]
+
+
+def _rows(document: Any, where: str) -> list[_Row]:
+    ways = document.get("ways") if isinstance(document, dict) and set(document) == {"ways"} else None
+    if not isinstance(ways, list) or not ways:
+        raise SettingsError(f"{where}: is not a list of ways; write for example\n{SHAPE}")
+    rows: list[_Row] = []
+    for number, way in enumerate(ways, 1):
+        here = f"{where}: way {number}"
+        if not isinstance(way, dict) or not {"taps"} <= set(way) <= {"taps", "peers", "between"}:
+            raise SettingsError(f"{here}: takes 'taps', and beside them 'between' and 'peers'; for example\n{SHAPE}")
+        taps, between = _texts(way["taps"], f"{here}: taps"), _texts(way.get("between", []), f"{here}: between")
+        if not taps or len(set(taps)) != len(taps):
+            raise SettingsError(f"{here}: taps names each interface once, from the proxy to the backend")
+        if len(between) != len(taps) - 1:
+            raise SettingsError(
+                f"{here}: {len(taps)} taps have {len(taps) - 1} places between them, and 'between' names {len(between)}"
+            )
+        try:
+            networks = tuple(ipaddress.ip_network(text) for text in _texts(way.get("peers", []), f"{here}: peers"))
+        except ValueError as error:
+            raise SettingsError(f"{here}: peers: {error}") from None
+        for name in taps:
+            _ifindex(name, SettingsError, here)
+        rows.append((networks, taps, between))
+    return rows
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise SettingsError(f"{where}: is not a list of names")
+    return tuple(item.strip() for item in value)
+
+
+def _over(names: tuple[str, ...], between: tuple[str, ...]) -> Way:
+    return Way(tuple(Interface(name, _ifindex(name, NoWay, ""), "") for name in names), between)
+
+
+def _ifindex(name: str, problem: type[Exception], where: str) -> int:
+    """The interface's number, found anew each time: one that was removed and made again has another."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        there = ", ".join(sorted(found for _, found in socket.if_nameindex())[:12])
+        text = f"there is no interface '{name}' here; there are {there}"
+        raise problem(f"{where}: {text}" if where else text) from None
