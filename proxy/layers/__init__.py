@@ -1,1 +1,1 @@
-"""The layers below HTTP: packets on the wire, the virtual switch and the kernel, joined to each traced attempt."""
+"""Below HTTP: what packets on the way to a backend tell about where a request waited."""
