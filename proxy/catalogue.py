@@ -55,6 +55,9 @@ CLUSTER: Final = {
 CLASS: Final = "spanway"
 CONTROLLER: Final = Settings(ingress_class=CLASS)
 
+# What `spanway wire` has otherwise: a page of its own beside the proxy's, and a name of its own in traces.
+WIRE: Final = Settings(admin=Address("127.0.0.1", 9902), tracing=Tracing(service_name="spanway-wire"))
+
 # Flags of `serve` that a command lacks, and why.
 LACKS: Final[Mapping[str, Mapping[str, str]]] = {
     "serve": dict.fromkeys(CLUSTER["the cluster"], "it reads manifests, and 'spanway controller' a cluster"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import sys
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers.inbox import Inbox
-from proxy.layers.joining import Joining
+from proxy.layers.joining import WAIT_NS, Joining
 from proxy.layers.pages import Pages
-from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
+from proxy.layers.ring import NoInterface, TapError
+from proxy.layers.select import MOST_PEERS, program
 from proxy.layers.tally import Tally, expose
 from proxy.layers.taps import Taps
 from proxy.layers.ways import Ways
@@ -34,9 +36,11 @@ from proxy.trace.semconv import SCHEMA_URL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.layers.joining import Routes
-    from proxy.layers.ways import Look
+    from proxy.layers.joining import Describe
+    from proxy.layers.ways import Look, Way
     from proxy.settings import Address, Tracing
+    from proxy.settings_wire import PortRange
+    from proxy.trace.handover import Record
     from proxy.trace.transport import Transport
 
 log: Final = logging.getLogger(__name__)
@@ -47,17 +51,21 @@ SECOND: Final = 1.0
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 DATAGRAMS: Final = 256  # read at a time
+REPEAT: Final = 60.0  # seconds until the same complaint is made again
+MOST_COMPLAINTS: Final = 64  # remembered
 
 
 class Plan(NamedTuple):
     """What `spanway wire` is to do.
 
-    ``ports`` are the local ports of the proxy's connections that are told of, None for any; ``admin`` None is no
-    listener; ``traces`` asks Open vSwitch what it does with a connection, None where there is none.
+    ``ports`` are the local ports of the proxy's connections that packets are taken of, None for any; with ``widen``
+    further ones as the proxy tells of them. ``admin`` None is no listener; ``describe`` asks Open vSwitch what it does
+    with a connection, None where nobody does.
     """
 
     socket: Path
     ports: PortRange | None
+    widen: bool
     look: Look
     tracing: Tracing
     transport: Transport | None
@@ -81,6 +89,7 @@ class Service:
         self._inbox: Final = Inbox(plan.socket)
         self._ways: Final = Ways(plan.look, self._open, self._complain)
         self._joining: Final = Joining(self._tally, self._exporter.offer, plan.describe)
+        self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._stopping: Final = asyncio.Event()
@@ -154,17 +163,26 @@ class Service:
     def _take(self, record: Record, now: float) -> None:
         self._heard = now
         ports = self._plan.ports
-        if ports is not None and record.local_port not in ports:
+        if ports is not None and record.local_port not in ports and not self._widened(record):
             self._tally.missing["port"] += 1
             self._complain(
-                f"the proxy's local port {record.local_port} is not within {ports}: its packets are not looked at. "
-                "Give proxy and wire the same ports (wire.ports, --ports), or --ports all; the kernel needs to be "
-                "Linux 6.3 or newer, and sampling below 1 on for the proxy to keep to them"
+                f"the proxy has a connection from port {record.local_port}, which is not within {ports}: its packets "
+                "are not looked at. Give --ports the proxy's own (wire.ports), or leave --ports out"
             )
             return
         way = self._ways.of(_address(record.local), _address(record.peer), now)
         slots = () if way is None else self._open(way)
         self._joining.add(record, slots, () if way is None else way.between)
+
+    def _widened(self, record: Record) -> bool:
+        """Whether packets to this backend are taken whatever the local port, from now on at the latest.
+
+        The proxy keeps to its ports only for what is sampled among much else; where everything is, any port is used.
+        """
+        if self._plan.widen and record.peer_port not in self._peers:
+            self._peers.add(record.peer_port)
+            self._taps.select(program(None, self._peers if len(self._peers) <= MOST_PEERS else ()))
+        return self._plan.widen
 
     def _open(self, way: Way) -> tuple[int, ...]:
         """The taps of a way; none where one of them cannot be had."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.layers.ring import InterfaceDown, NoInterface, Ring, TapError
 
 if TYPE_CHECKING:
-    from proxy.layers.find import Interface
+    from proxy.layers.ways import Interface
 
 log: Final = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ class RingLike(Protocol):
         ...
 
     def statistics(self) -> tuple[int, int]:
+        """See `ring.Ring`."""
+        ...
+
+    def select(self, program: bytes) -> None:
         """See `ring.Ring`."""
         ...
 
@@ -66,7 +70,7 @@ class Taps:
         *,
         open_ring: Callable[..., RingLike] = Ring,
     ) -> None:
-        self._program: Final = program
+        self._program = program
         self._hear: Final = hear
         self._gone: Final = gone
         self._open_ring: Final = open_ring
@@ -109,6 +113,12 @@ class Taps:
         asyncio.get_running_loop().add_reader(ring.fileno(), self._readable, free)
         log.info("listening to %s", interface.name)
         return free
+
+    def select(self, program: bytes) -> None:
+        """Put another filter in force, at every tap."""
+        self._program = program
+        for tap in self._taps.values():
+            tap.ring.select(program)
 
     def _readable(self, slot: int) -> None:
         tap = self._taps.get(slot)

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from proxy.errors import SettingsError
-from proxy.layers.find import Interface
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,6 +28,13 @@ ways:
   - peers: [10.8.0.0/16]        # left out: every backend
     taps: [veth-proxy, veth-app]  # from the proxy to the backend
     between: [bridge cni0]      # one fewer than taps"""
+
+
+class Interface(NamedTuple):
+    """A network interface of this namespace."""
+
+    name: str
+    ifindex: int
 
 
 class Way(NamedTuple):
@@ -160,7 +166,7 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _over(names: tuple[str, ...], between: tuple[str, ...]) -> Way:
-    return Way(tuple(Interface(name, _ifindex(name, NoWay, ""), "") for name in names), between)
+    return Way(tuple(Interface(name, _ifindex(name, NoWay, "")) for name in names), between)
 
 
 def _ifindex(name: str, problem: type[Exception], where: str) -> int:
