@@ -47,7 +47,8 @@ log: Final = logging.getLogger(__name__)
 
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
-SECOND: Final = 1.0
+TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
+LOOK: Final = 5.0  # seconds between two clearances of old packets
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 DATAGRAMS: Final = 256  # read at a time
@@ -88,7 +89,7 @@ class Service:
         )
         self._inbox: Final = Inbox(plan.socket)
         self._ways: Final = Ways(plan.look, self._open, self._complain)
-        self._joining: Final = Joining(self._tally, self._exporter.offer, plan.describe)
+        self._joining: Final = Joining(self._tally, self._exporter.offer, self._complain, plan.describe)
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
@@ -97,6 +98,7 @@ class Service:
         self._complaints: dict[str, float] = {}
         self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
         self._heard = 0.0  # loop time of the latest record
+        self._counted_ns = time.time_ns()  # when rings were last asked for their drops
         self._code = 0
 
     def __repr__(self) -> str:
@@ -137,7 +139,7 @@ class Service:
         self._inbox.close()  # from now on the proxy knows that nobody listens
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
-            self._taps.drain()
+            self._hear()
             self._joining.step(time.time_ns(), SLICE)
             await asyncio.sleep(STEP if self._joining.pending else 0)
         self._ways.close()
@@ -172,7 +174,7 @@ class Service:
             return
         way = self._ways.of(_address(record.local), _address(record.peer), now)
         slots = () if way is None else self._open(way)
-        self._joining.add(record, slots, () if way is None else way.between)
+        self._joining.add(record, slots, way)
 
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
@@ -200,7 +202,7 @@ class Service:
 
     def _gone(self, slot: int, name: str) -> None:
         """A tap is closed."""
-        self._joining.gone(slot)
+        self._joining.closed(slot)
         self._ways.forget(name)
 
     # Now and then
@@ -209,31 +211,40 @@ class Service:
         """Join what is due, in slices."""
         while True:
             if self._joining.due(time.time_ns()):
-                self._taps.drain()  # before their records, always
+                self._hear()
                 self._joining.step(time.time_ns(), SLICE)
             await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
 
+    def _hear(self) -> None:
+        """Take in every packet that there is, and what was lost: before the records of that time, always."""
+        self._taps.drain()
+        now_ns = time.time_ns()
+        for slot, name, packets, drops in self._taps.statistics():
+            self._tally.packets[name] += packets
+            if drops:
+                self._tally.drops[name] += drops
+                self._joining.dropped(slot, self._counted_ns, now_ns)
+        self._counted_ns = now_ns
+
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()
-        next_status = loop.time() + STATUS
+        next_status = next_look = loop.time()
         while True:
-            await asyncio.sleep(SECOND / 4)
-            self._exporter.tick(loop.time())
+            await asyncio.sleep(TICK)
+            now = loop.time()
+            self._exporter.tick(now)
             self._look_after()
-            if loop.time() >= next_status:
-                next_status += STATUS
+            if now >= next_look:
+                next_look = now + LOOK
+                self._joining.forget(time.time_ns())
+            if now >= next_status:
+                next_status = now + STATUS
                 self._status()
 
     def _look_after(self) -> None:
         """Counters of rings, taps that nobody needs, old packets, the socket's file."""
-        now = asyncio.get_running_loop().time()
-        for slot, name, packets, drops in self._taps.statistics():
-            self._tally.packets[name] += packets
-            self._tally.drops[name] += drops
-            if drops:
-                self._joining.dropped(slot, time.time_ns())
-        self._taps.sweep(now)
-        self._joining.forget(time.time_ns())
+        self._hear()
+        self._taps.sweep(asyncio.get_running_loop().time())
         state = self._inbox.state()
         if state == "gone":
             asyncio.get_running_loop().remove_reader(self._inbox.fileno())

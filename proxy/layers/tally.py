@@ -109,8 +109,8 @@ class _Families(Collector):
         for reason, number in sorted(export.dropped.items()):
             dropped.add_metric((reason,), number)
         yield dropped
-        for name, text, value in self._gauges:
-            yield GaugeMetricFamily(name, text, value=value)
+        for name, text, number in self._gauges:
+            yield GaugeMetricFamily(name, text, value=number)
         yield InfoMetricFamily(
             "spanway_build", "What runs.", value={"version": __version__, "python_version": platform.python_version()}
         )

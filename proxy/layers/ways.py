@@ -55,7 +55,7 @@ Look = Callable[[Address, Address], Way]
 class Ways:
     """What ``look`` has found out, remembered."""
 
-    def __init__(self, look: Look, found: Callable[[Way], None], unknown: Callable[[str], None]) -> None:
+    def __init__(self, look: Look, found: Callable[[Way], object], unknown: Callable[[str], None]) -> None:
         """``found`` is told of each way, ``unknown`` why there is none."""
         self._look: Final = look
         self._tell: Final = found
@@ -177,3 +177,12 @@ def _ifindex(name: str, problem: type[Exception], where: str) -> int:
         there = ", ".join(sorted(found for _, found in socket.if_nameindex())[:12])
         text = f"there is no interface '{name}' here; there are {there}"
         raise problem(f"{where}: {text}" if where else text) from None
+
+
+def found() -> Look:
+    """Ways as they are found out, for each backend's address."""
+
+    def look(_local: Address, peer: Address) -> Way:
+        raise NoWay(f"nothing is known of the way to {peer}")
+
+    return look
