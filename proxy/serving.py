@@ -114,6 +114,7 @@ class Serving:
         orders.cancel()
         sweep.cancel()
         worker.sweep(loop.time())
+        worker.handover.close()
         if exporter is not None:
             await asyncio.to_thread(exporter.close, _FLUSH)
         channel.close()

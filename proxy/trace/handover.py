@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.trace.record import AttemptRecord, RouteIdentity, UpstreamIdentity
+    from proxy.trace.record import RequestRecord, RouteIdentity, UpstreamIdentity
 
 MAGIC: Final = b"Sw"
 VERSION: Final = 1
@@ -42,8 +42,9 @@ SIZE: Final = _ROW.size
 """Bytes of a record: 136."""
 
 MOST: Final = 64
-"""Records in a datagram (9 KiB). The kernel's queue of a unix socket may hold as few as ten datagrams
-(net.unix.max_dgram_qlen), so that those of a row go together."""
+"""Records after which a datagram goes (9 KiB, and what one request may add). Those of a row of requests go together:
+the kernel's queue of a unix socket may hold as few as ten datagrams (net.unix.max_dgram_qlen).
+"""
 
 LOOK: Final = 1.0  # seconds between two looks whether somebody listens
 _ROUTES: Final = 4096  # routes whose keys are remembered; a full table starts anew
@@ -142,7 +143,7 @@ def route_key(host: str, path: str, namespace: str, name: str) -> int:
 
 
 class Handover:
-    """The sender of one worker. ``listening`` says whether to `offer` anything at all; `look` keeps it true.
+    """The sender of one worker. ``listening`` says whether to `take` anything at all; `look` keeps it true.
 
     ``sent`` counts records, ``full`` and ``gone`` those that were dropped: the listener had no room, or had left.
     """
@@ -181,24 +182,34 @@ class Handover:
             self.listening = True
         return self.listening
 
-    def offer(self, trace_id: bytes, attempt: AttemptRecord, route: RouteIdentity | None, flags: int) -> None:
-        """Take in an attempt of a recorded request, to go with the next `flush`. HOT: once per recorded attempt."""
-        connection = attempt.connection
-        if connection is None or not attempt.write_ns:
-            return
-        row = _HOT.pack(
-            MAGIC, VERSION, flags,
-            connection.wire_ends or _ends(connection), trace_id, attempt.span_id,
-            attempt.request_start, attempt.request_end, attempt.response_start, attempt.response_end,
-            attempt.write_ns, attempt.sent_ns, attempt.first_byte_ns, attempt.end_ns,
-            0 if route is None else self._routes.get(route.index) or self._key(route),
-        )  # fmt: skip
-        self._records.append(row)
+    def take(self, record: RequestRecord) -> None:
+        """Take in the attempts of a recorded request, to go with the next `flush`. HOT: once per recorded request."""
+        route = record.route
+        key = 0 if route is None else self._routes.get(route.index) or self._key(route)
+        for attempt in record.attempts:
+            connection = attempt.connection
+            if connection is None or not attempt.write_ns:
+                continue
+            flags = REUSED if attempt.reused else 0
+            if attempt.scheme == "https":
+                flags |= TLS
+            if attempt.abandoned:
+                flags |= FAILED
+            if attempt.status == 101:
+                flags |= TUNNEL
+            row = _HOT.pack(
+                MAGIC, VERSION, flags,
+                connection.wire_ends or _ends(connection), record.trace_id, attempt.span_id,
+                attempt.request_start, attempt.request_end, attempt.response_start, attempt.response_end,
+                attempt.write_ns, attempt.sent_ns, attempt.first_byte_ns, attempt.end_ns,
+                key,
+            )  # fmt: skip
+            self._records.append(row)
         if len(self._records) >= MOST:
             self.flush()
 
     def flush(self) -> None:
-        """Send what has been offered; what cannot be sent at once is dropped and counted."""
+        """Send what was taken in; what cannot be sent at once is dropped and counted."""
         if not self._records:
             return
         waiting, self._records = self._records, []

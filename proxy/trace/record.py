@@ -82,6 +82,7 @@ class AttemptRecord:
     """
 
     __slots__ = (
+        "abandoned",  # bool: given up, or cut, before the response's end
         "connect_ns",  # duration, ns: TCP connect; 0 on a reused connection
         "connection",  # UpstreamIdentity | None: None until connected
         "dns_ns",  # duration, ns: name resolution
@@ -106,6 +107,7 @@ class AttemptRecord:
         "write_ns",  # first request byte handed to the kernel
     )
 
+    abandoned: bool
     span_id: bytes
     start_ns: int
     write_ns: int

@@ -19,13 +19,13 @@ US = 1_000  # ns
 class Route:
     index: int = 3
     generation: int = 7
-    host: str = "shop.example"
     namespace: str = "shop"
     name: str = "storefront"
     uid: str = "5e2f9f0c-8b1b-4a57-9f0e-1d2c3b4a5968"
     resource_version: str = "123456"
     path: str = "/api/cart"
     span_name: str = ""
+    host: str = "shop.example"
 
 
 @dataclass
@@ -54,6 +54,7 @@ def attempt(**changes: Any) -> AttemptRecord:
         "tls_ns": 0,
         "status": 200,
         "error_type": "",
+        "abandoned": False,
         "resend": 0,
         "reused": True,
         "scheme": "http",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proxy.trace import handover
 from proxy.trace.handover import LOOK, MOST, SIZE, Handover, Record, pack, records, route_key, unpack
-from tests.trace.records import Route, Upstream, attempt
+from tests.trace.records import Upstream, attempt, record
 
 TRACE = b"0123456789abcdef"
 COUNT = st.integers(0, (1 << 64) - 1)
@@ -47,16 +47,16 @@ def sender(path: Path) -> Handover:
 
 
 @given(RECORDS)
-def test_a_record_comes_back_as_it_was(record: Record) -> None:
-    data = pack(record)
+def test_a_record_comes_back_as_it_was(made: Record) -> None:
+    data = pack(made)
     assert len(data) == SIZE == 136
-    assert unpack(data) == record
-    assert list(records(data * 3)) == [record] * 3
+    assert unpack(data) == made
+    assert list(records(data * 3)) == [made] * 3
 
 
 @given(RECORDS, st.data())
-def test_what_is_no_record_is_refused(record: Record, data: st.DataObject) -> None:
-    whole = pack(record)
+def test_what_is_no_record_is_refused(made: Record, data: st.DataObject) -> None:
+    whole = pack(made)
     with pytest.raises(ValueError, match="bytes; it has 136"):
         unpack(whole[: data.draw(st.integers(0, SIZE - 1))])
     with pytest.raises(ValueError, match="begins with"):
@@ -96,8 +96,7 @@ def test_an_attempt_arrives_as_it_was(tmp_path: Path) -> None:
         hands = sender(tmp_path / "s")
         assert hands.listening
         made = attempt(connection=Upstream())
-        hands.offer(TRACE, made, Route(), handover.REUSED)
-        hands.offer(TRACE, attempt(span_id=b"attempt2", first_byte_ns=0), None, handover.FAILED)
+        hands.take(record(attempts=[made, attempt(span_id=b"attempt2", first_byte_ns=0, abandoned=True, reused=False)]))
         hands.flush()
         first, second = records(wire.recv(65536))
     assert first == Record(
@@ -118,16 +117,34 @@ def test_an_attempt_arrives_as_it_was(tmp_path: Path) -> None:
         route=route_key("shop.example", "/api/cart", "shop", "storefront"),
         flags=handover.REUSED,
     )
-    assert (second.span_id, second.route, second.first_byte_ns, second.flags) == (b"attempt2", 0, 0, handover.FAILED)
+    assert (second.span_id, second.first_byte_ns, second.flags) == (b"attempt2", 0, handover.FAILED)
     assert (hands.sent, hands.full, hands.gone) == (2, 0, 0)
     hands.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"reused": False}, 0),
+        ({"scheme": "https"}, handover.TLS | handover.REUSED),
+        ({"status": 101, "reused": False}, handover.TUNNEL),
+        ({"abandoned": True}, handover.FAILED | handover.REUSED),
+    ],
+)
+def test_flags(changes: dict[str, Any], flags: int, tmp_path: Path) -> None:
+    with listener(tmp_path / "s") as wire:
+        hands = sender(tmp_path / "s")
+        hands.take(record(attempts=[attempt(**changes)], route=None))
+        hands.close()
+        (got,) = records(wire.recv(65536))
+    assert (got.flags, got.route) == (flags, 0)
 
 
 @pytest.mark.parametrize("changes", [{"connection": None}, {"write_ns": 0}])
 def test_an_attempt_without_a_connection_is_none_of_the_wires(changes: dict[str, Any], tmp_path: Path) -> None:
     with listener(tmp_path / "s"):
         hands = sender(tmp_path / "s")
-        hands.offer(TRACE, attempt(**changes), None, 0)
+        hands.take(record(attempts=[attempt(**changes)]))
         hands.flush()
         assert (hands.sent, hands.full, hands.gone) == (0, 0, 0)
         hands.close()
@@ -137,7 +154,7 @@ def test_many_records_go_in_several_datagrams(tmp_path: Path) -> None:
     with listener(tmp_path / "s") as wire:
         hands = sender(tmp_path / "s")
         for _ in range(MOST + 3):
-            hands.offer(TRACE, attempt(), None, 0)
+            hands.take(record(attempts=[attempt()]))
         hands.flush()
         hands.flush()
         assert [len(wire.recv(65536)) for _ in range(2)] == [MOST * SIZE, 3 * SIZE]
@@ -149,12 +166,12 @@ def test_whoever_does_not_read_costs_records_and_no_time(tmp_path: Path) -> None
     with listener(tmp_path / "s") as wire:
         hands = sender(tmp_path / "s")
         while not hands.full:
-            hands.offer(TRACE, attempt(), None, 0)
+            hands.take(record(attempts=[attempt()]))
             hands.flush()
         assert hands.full == 1
         assert hands.listening
         wire.recv(65536)
-        hands.offer(TRACE, attempt(), None, 0)
+        hands.take(record(attempts=[attempt()]))
         hands.flush()
         assert (hands.full, hands.gone) == (1, 0)
         hands.close()
@@ -167,21 +184,21 @@ def test_a_listener_that_leaves_is_noticed_and_found_again(tmp_path: Path) -> No
     with listener(path):
         assert not hands.look(LOOK / 2)  # not yet due
         assert hands.look(LOOK)
-    hands.offer(TRACE, attempt(), None, 0)
+    hands.take(record(attempts=[attempt()]))
     hands.flush()
     assert (hands.listening, hands.sent, hands.gone) == (False, 0, 1)
     assert not hands.look(2 * LOOK)  # the file is there, and nobody behind it
     path.unlink()
     with listener(path) as second:
         assert hands.look(3 * LOOK)
-        hands.offer(TRACE, attempt(), None, 0)
+        hands.take(record(attempts=[attempt()]))
         hands.flush()
         assert len(second.recv(65536)) == SIZE
         # Another takes its place: found by looking, as the first is still there to be sent to.
         path.unlink()
         with listener(path) as third:
             assert hands.look(4 * LOOK)
-            hands.offer(TRACE, attempt(), None, 0)
+            hands.take(record(attempts=[attempt()]))
             hands.flush()
             assert len(third.recv(65536)) == SIZE
     assert not hands.look(5 * LOOK)  # found by looking too
