@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from proxy.meaning import Meaning
 from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Address, Network, Settings, Timeouts, Tracing
+from proxy.settings_wire import PortRange
 
 PREFIX: Final = "SPANWAY_"
 
@@ -37,7 +38,7 @@ GROUPS: Final = {
     "what is served": ("ingress", "upstream", "ingress-class", "default-backend", "default-certificate"),
     "listeners": ("http", "https", "admin", "proxy-protocol"),
     "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
-    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
+    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header", "wire"),
 }
 SOURCES: Final = GROUPS["what is served"]
 # Of `controller` alone.
@@ -160,6 +161,8 @@ def written(value: Any, meaning: Meaning) -> str:
             return "off"
         case bool():
             return "true" if value else "false"
+        case PortRange():
+            return str(value)
         case tuple() if value in (PRIVATE, EVERYONE):
             return "private" if value == PRIVATE else "all"
         case tuple():

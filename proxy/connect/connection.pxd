@@ -14,6 +14,7 @@ cdef class Upstream:
     cdef public bytes span_attributes
     cdef public object tls
     cdef public object transport
+    cdef public bytes wire_ends
 
     cpdef void data_received(self, bytes data) except *
     cpdef long long sent(self) except? -1

@@ -61,6 +61,7 @@ class Upstream:
         "span_attributes",
         "tls",
         "transport",
+        "wire_ends",
     )
 
     def __init__(self, pool: Pool) -> None:
@@ -77,6 +78,7 @@ class Upstream:
         self.local_address, self.local_port = "", 0
         self.peer_address, self.peer_port = "", 0
         self.span_attributes: bytes | None = None
+        self.wire_ends: bytes | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "idle" if self.borrower is None else "lent"

@@ -44,6 +44,8 @@ class RouteIdentity(Protocol):
     @property
     def index(self) -> int: ...
     @property
+    def host(self) -> str: ...
+    @property
     def namespace(self) -> str: ...
     @property
     def name(self) -> str: ...
@@ -60,8 +62,8 @@ class RouteIdentity(Protocol):
 class UpstreamIdentity(Protocol):
     """What spans say of an upstream connection; `connect.connection.Upstream` is one.
 
-    The 5-tuple is fixed for the connection's life, so its encoded attributes are cached on the connection itself:
-    the encoder fills ``span_attributes`` on first use.
+    The 5-tuple is fixed for the connection's life, so what is encoded of it is kept on the connection itself: the
+    encoder fills ``span_attributes`` on first use, `trace.handover` ``wire_ends``.
     """
 
     local_address: str
@@ -69,6 +71,7 @@ class UpstreamIdentity(Protocol):
     peer_address: str
     peer_port: int
     span_attributes: bytes | None
+    wire_ends: bytes | None
 
 
 class AttemptRecord:

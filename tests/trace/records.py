@@ -19,6 +19,7 @@ US = 1_000  # ns
 class Route:
     index: int = 3
     generation: int = 7
+    host: str = "shop.example"
     namespace: str = "shop"
     name: str = "storefront"
     uid: str = "5e2f9f0c-8b1b-4a57-9f0e-1d2c3b4a5968"
@@ -34,6 +35,7 @@ class Upstream:
     peer_address: str = "10.0.1.9"
     peer_port: int = 8080
     span_attributes: bytes | None = None
+    wire_ends: bytes | None = None
 
 
 def attempt(**changes: Any) -> AttemptRecord:
