@@ -89,6 +89,7 @@ NETWORK: Final = "network"
 SWITCH: Final = "switch"
 PROXY: Final = "proxy"
 NOT_READING: Final = "peer not reading"
+SENDING: Final = "client"
 LOSS_AT: Final = "loss at "
 
 VERDICTS: Final[dict[str, str]] = {
@@ -97,6 +98,7 @@ VERDICTS: Final[dict[str, str]] = {
     SWITCH: "in a virtual switch or bridge",
     PROXY: "before the first tap, or after it on the way back: the proxy's event loop, its kernel",
     NOT_READING: "a receiver's window was closed, or it left data lying: the sender had to wait",
+    SENDING: "the proxy was still to get the rest of the request from its client",
     f"{LOSS_AT}PLACE": "packets vanished there, and the wait is that of their retransmission",
 }
 """Values of `spanway.wait.verdict`."""
