@@ -1,7 +1,7 @@
 """Records and packets until they meet: what waits, what is due, and what becomes of it.
 
 A record waits until every packet of its attempt is out of the rings' open blocks, is joined once, judged against what
-its route usually takes, and leaves as spans, or as a count by the reason why not. Never a guess, and never a second try.
+its route usually takes, and leaves as spans, or as a count by the reason why not. No guess, and no second try.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ Value = str | int | bool
 def span_id(trace_id: bytes, client_id: bytes, place: str = "", direction: str = "") -> bytes:
     """The id (8 bytes) of an attempt's wire span, or of the child of a place in it.
 
-    BLAKE2b of trace id, CLIENT span id, ``wire``, the place and the direction, the last three each ended by a zero byte.
+    BLAKE2b of trace id, CLIENT span id, ``wire``, place and direction, the last three each ended by a zero byte.
     """
     tail = f"wire\0{place}\0{direction}\0".encode()
     return blake2b(trace_id + client_id + tail, digest_size=8).digest()

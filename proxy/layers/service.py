@@ -3,7 +3,7 @@
     proxy --(records, unix datagrams)--> Inbox --> Joining --> Exporter --(OTLP)--> collector
     interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
 
-A record is tried `joining.WAIT_NS` after its attempt has ended, when every packet of it is out of the rings' open blocks.
+A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks.
 Nothing here waits for anything but the collector, and for that only in the exporter's thread.
 """
 
@@ -27,7 +27,7 @@ from proxy.layers.ring import NoInterface, TapError
 from proxy.layers.select import MOST_PEERS, program
 from proxy.layers.tally import Tally, expose
 from proxy.layers.taps import Taps
-from proxy.layers.ways import Ways
+from proxy.layers.ways import Fixed, Ways
 from proxy.trace import resource
 from proxy.trace.export import Exporter
 from proxy.trace.handover import records
@@ -97,7 +97,6 @@ class Service:
         self._said: dict[str, int] = {}
         self._complaints: dict[str, float] = {}
         self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
-        self._heard = 0.0  # loop time of the latest record
         self._counted_ns = time.time_ns()  # when rings were last asked for their drops
         self._code = 0
 
@@ -114,11 +113,13 @@ class Service:
         try:
             if self._plan.admin is not None:
                 pages = Pages(self._plan.admin, self.reasons, self.metrics)
-                say(f"admin  http://{await pages.start()}")
+                say(f"admin http://{await pages.start()}")
             self._exporter.start()
             loop.add_reader(self._inbox.fileno(), self._receive)
-            self._heard = loop.time()
-            say(f"wire   {self._plan.socket}")
+            if isinstance(self._plan.look, Fixed):
+                for way in self._plan.look.every():
+                    self._open(way)
+            say(f"wire  {self._plan.socket}")
             ticking = loop.create_task(self._tick())
             housekeeping = loop.create_task(self._keep_house())
             await self._stopping.wait()
@@ -163,7 +164,6 @@ class Service:
                 self._complain(f"a datagram was no record: {problem}")
 
     def _take(self, record: Record, now: float) -> None:
-        self._heard = now
         ports = self._plan.ports
         if ports is not None and record.local_port not in ports and not self._widened(record):
             self._tally.missing["port"] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import socket
@@ -39,8 +38,8 @@ def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
     tracing = settings.tracing
     if not tracing.endpoint:
         raise SettingsError(
-            "there is nothing to send spans to; name a collector with --otlp URL (OTEL_EXPORTER_OTLP_ENDPOINT), or give "
-            "--otlp none to count only. The proxy's own admin listener takes spans too: "
+            "there is nothing to send spans to; name a collector with --otlp URL (OTEL_EXPORTER_OTLP_ENDPOINT), or "
+            "give --otlp none to count only. The proxy's own admin listener takes spans too: "
             "--otlp http://127.0.0.1:9901 --otlp-protocol http/protobuf"
         )
     look, describe = _source(interfaces, places)

@@ -10,12 +10,14 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
 
 from proxy.errors import SettingsError
+from proxy.layers.split import MOST_TAPS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -103,15 +105,52 @@ class Ways:
             task.cancel()
 
 
-def named(names: Sequence[str]) -> Look:
+class _Row(NamedTuple):
+    """A way by names: for backends in ``networks``, for every one where there are none."""
+
+    networks: tuple[Network, ...]
+    taps: tuple[str, ...]
+    between: tuple[str, ...]
+
+
+class Fixed:
+    """Ways that were written down; a `Look`. ``where`` says in messages where."""
+
+    def __init__(self, rows: Sequence[_Row], where: str) -> None:
+        self._rows: Final = tuple(rows)
+        self._where: Final = where
+
+    def __repr__(self) -> str:
+        return f"Fixed({len(self._rows)} ways of {self._where})"
+
+    def __call__(self, _local: Address, peer: Address) -> Way:
+        """The way to a backend."""
+        for row in self._rows:
+            if not row.networks or any(peer in network for network in row.networks):
+                return _over(row)
+        raise NoWay(f"{self._where} has no way to {peer}: name its network under 'peers', or leave 'peers' out")
+
+    def every(self) -> tuple[Way, ...]:
+        """All of them, so that they are listened to from the start."""
+        return tuple(_over(row) for row in self._rows)
+
+
+def named(names: Sequence[str]) -> Fixed:
     """One way for all: over the interfaces of these names. Raises `SettingsError` where one is not there."""
-    chosen = tuple(names)
-    for name in chosen:
+    for name in names:
         _ifindex(name, SettingsError, "--interfaces")
-    return lambda _local, _peer: _over(chosen, tuple(f"{a}..{b}" for a, b in zip(chosen, chosen[1:], strict=False)))
+    between = tuple(_bridge(one) if _bridge(one) == _bridge(other) else "" for one, other in pairwise(names))
+    named = tuple(place or f"{one} to {other}" for place, (one, other) in zip(between, pairwise(names), strict=True))
+    return Fixed([_Row((), tuple(names), named)], "--interfaces")
 
 
-def written(path: Path) -> Look:
+def _bridge(name: str) -> str:
+    """``bridge NAME`` for a port of a Linux bridge, "" for what is none (or a port of Open vSwitch's in user space)."""
+    master = Path(f"/sys/class/net/{name}/master")
+    return f"bridge {master.readlink().name}" if master.is_symlink() else ""
+
+
+def written(path: Path) -> Fixed:
     """The ways of a file. Raises `SettingsError` for one that cannot be used."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -119,18 +158,7 @@ def written(path: Path) -> Look:
         raise SettingsError(f"--places: '{path}' cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"--places: '{path}' is not YAML: {' '.join(str(error).split())}") from None
-    rows = _rows(document, f"--places: {path}")
-
-    def look(_local: Address, peer: Address) -> Way:
-        for networks, taps, between in rows:
-            if not networks or any(peer in network for network in networks):
-                return _over(taps, between)
-        raise NoWay(f"{path} has no way to {peer}: name its network under 'peers', or leave 'peers' out")
-
-    return look
-
-
-_Row = tuple[tuple[Network, ...], tuple[str, ...], tuple[str, ...]]
+    return Fixed(_rows(document, f"--places: {path}"), str(path))
 
 
 def _rows(document: Any, where: str) -> list[_Row]:
@@ -143,8 +171,8 @@ def _rows(document: Any, where: str) -> list[_Row]:
         if not isinstance(way, dict) or not {"taps"} <= set(way) <= {"taps", "peers", "between"}:
             raise SettingsError(f"{here}: takes 'taps', and beside them 'between' and 'peers'; for example\n{SHAPE}")
         taps, between = _texts(way["taps"], f"{here}: taps"), _texts(way.get("between", []), f"{here}: between")
-        if not taps or len(set(taps)) != len(taps):
-            raise SettingsError(f"{here}: taps names each interface once, from the proxy to the backend")
+        if not 1 <= len(taps) <= MOST_TAPS or len(set(taps)) != len(taps):
+            raise SettingsError(f"{here}: taps names 1 to {MOST_TAPS} interfaces, each once, from proxy to backend")
         if len(between) != len(taps) - 1:
             raise SettingsError(
                 f"{here}: {len(taps)} taps have {len(taps) - 1} places between them, and 'between' names {len(between)}"
@@ -155,7 +183,7 @@ def _rows(document: Any, where: str) -> list[_Row]:
             raise SettingsError(f"{here}: peers: {error}") from None
         for name in taps:
             _ifindex(name, SettingsError, here)
-        rows.append((networks, taps, between))
+        rows.append(_Row(networks, taps, between))
     return rows
 
 
@@ -165,8 +193,8 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in value)
 
 
-def _over(names: tuple[str, ...], between: tuple[str, ...]) -> Way:
-    return Way(tuple(Interface(name, _ifindex(name, NoWay, "")) for name in names), between)
+def _over(row: _Row) -> Way:
+    return Way(tuple(Interface(name, _ifindex(name, NoWay, "")) for name in row.taps), row.between)
 
 
 def _ifindex(name: str, problem: type[Exception], where: str) -> int:

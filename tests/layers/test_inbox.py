@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -60,7 +61,7 @@ def test_a_file_left_behind_is_replaced(tmp_path: Path) -> None:
 def test_another_living_instance_is_not_pushed_aside(tmp_path: Path) -> None:
     path = tmp_path / "wire.sock"
     first = Inbox(path)
-    with pytest.raises(SettingsError, match="another process reads from .* already"):
+    with pytest.raises(SettingsError, match=r"another process reads from .* already"):
         Inbox(path)
     with sender(path) as out:
         out.send(b"x")
@@ -112,10 +113,13 @@ def test_a_removed_file_is_made_again_and_a_taken_one_is_left(tmp_path: Path) ->
 def test_a_full_inbox_refuses_at_once(tmp_path: Path) -> None:
     path = tmp_path / "wire.sock"
     inbox = Inbox(path)
-    with sender(path) as out, pytest.raises(BlockingIOError) as refused:
-        for _ in range(100_000):
-            out.send(bytes(136))
-    assert refused.value.errno == errno.EAGAIN
-    assert len(inbox.receive(1_000_000)) > 0
+    with sender(path) as out:
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < 100_000:
+                out.send(bytes(136))
+                sent += 1
+    assert 0 < sent < 100_000
+    assert len(inbox.receive(1_000_000)) == sent
     inbox.close()
     inbox.close()

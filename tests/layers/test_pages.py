@@ -39,5 +39,5 @@ async def test_pages() -> None:
 async def test_an_address_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         pages = Pages(Address("127.0.0.1", taken.getsockname()[1]), tuple, lambda: (b"", ""))
-        with pytest.raises(SettingsError, match="cannot have .*Choose another with --admin"):
+        with pytest.raises(SettingsError, match=r"cannot have .*Choose another with --admin"):
             await pages.start()

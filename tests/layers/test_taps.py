@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.layers import taps
-from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted
+from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
 from proxy.layers.taps import MOST, Taps
 from proxy.layers.ways import Interface
 
@@ -99,7 +99,7 @@ async def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
 async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
     for number in range(MOST):
         bench.taps.use([interface(number)], float(number))
-    with pytest.raises(taps.TapError, match="veth99 is not listened to: 8 interfaces are"):
+    with pytest.raises(TapError, match="veth99 is not listened to: 8 interfaces are"):
         bench.taps.use([interface(99)], 1.0)
     bench.taps.use([interface(0)], 100.0)
     assert bench.taps.use([interface(99)], 100.0) == (1,)

@@ -24,6 +24,7 @@ def test_a_file_names_the_way_of_each_network(tmp_path: Path) -> None:
         "ways:\n  - {peers: [10.0.0.0/24], taps: [lo]}\n  - {peers: ['fd00::/8'], taps: [lo], between: []}\n"
     )
     look = ways.written(file)
+    assert look.every() == (Way((LO,), ()),) * 2
     assert look(HERE, THERE) == Way((LO,), ())
     assert look(HERE, ipaddress.ip_address("fd00::1")) == Way((LO,), ())
     with pytest.raises(NoWay, match=r"no way to 192\.0\.2\.1: name its network under 'peers'"):
@@ -37,8 +38,8 @@ def test_a_file_names_the_way_of_each_network(tmp_path: Path) -> None:
         ("ways: []", "is not a list of ways"),
         ("ways: [{tap: lo}]", "way 1: takes 'taps'"),
         ("ways: [{taps: lo}]", "way 1: taps: is not a list of names"),
-        ("ways: [{taps: []}]", "names each interface once"),
-        ("ways: [{taps: [lo, lo], between: [x]}]", "names each interface once"),
+        ("ways: [{taps: []}]", "names 1 to 8 interfaces, each once"),
+        ("ways: [{taps: [lo, lo], between: [x]}]", "names 1 to 8 interfaces, each once"),
         ("ways: [{taps: [lo], between: [x]}]", "1 taps have 0 places between them, and 'between' names 1"),
         ("ways: [{taps: [lo], peers: [10.0.0.1/8]}]", "peers: 10.0.0.1/8 has host bits set"),
         ("ways: [{taps: [no-such-0]}]", "way 1: there is no interface 'no-such-0' here; there are .*lo"),
@@ -95,7 +96,7 @@ async def test_what_was_found_is_remembered_for_a_while() -> None:
 
 async def test_what_was_not_found_is_tried_again_sooner_and_said() -> None:
     look, said = Looks(None), list[str]()
-    known = Ways(look, pytest.fail, said.append)
+    known = Ways(look, lambda way: pytest.fail(str(way)), said.append)
     now = asyncio.get_running_loop().time()
     for later in (0.0, 1.0, ways.RETRY_S + 1):
         assert known.of(HERE, THERE, now + later) is None
