@@ -37,6 +37,8 @@ _PEERS: Final = 1024  # of which that is counted
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend yet, or its interfaces cannot be listened to."""
 
+Resolve = Callable[["Record"], "tuple[tuple[int, ...], Way] | None"]
+"""The slots of the taps that a record's connection passes, and the way; None as long as it is not known. Never waits."""
 Describe = Callable[["Record"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 
@@ -45,24 +47,25 @@ class _Waiting(NamedTuple):
     due_ns: int
     number: int  # of its arrival, so that records are never compared
     record: Record
-    slots: tuple[int, ...]
-    way: Way | None
 
 
 class Joining:
     """The joiner and its queue.
 
-    ``offer`` takes encoded spans and their number, ``complain`` what somebody should know; ``describe`` see there.
+    ``resolve`` and ``describe``: see there. ``offer`` takes encoded spans and their number, ``complain`` what somebody
+    should know.
     """
 
     def __init__(
         self,
         tally: Tally,
+        resolve: Resolve,
         offer: Callable[[bytes, int], None],
         complain: Callable[[str], None],
         describe: Describe | None = None,
     ) -> None:
         self._tally: Final = tally
+        self._resolve: Final = resolve
         self._offer: Final = offer
         self._complain: Final = complain
         self._describe: Final = describe
@@ -98,15 +101,16 @@ class Joining:
         """A tap is no more."""
         self._joiner.closed(slot)
 
-    def add(self, record: Record, slots: tuple[int, ...], way: Way | None) -> None:
-        """A record that has arrived, the taps on its way, and the way; no slots where none is open."""
+    def add(self, record: Record) -> None:
+        """A record that has arrived."""
+        self._resolve(record)  # so that it is known when the record is due, and listened to for the next one
+        if self._describe is not None:
+            self._describe(record)
         if len(self._waiting) >= MOST:
             self._tally.dropped += 1
             return
         self._arrived += 1
-        heapq.heappush(self._waiting, _Waiting(record.end_ns + WAIT_NS, self._arrived, record, slots, way))
-        if self._describe is not None:
-            self._describe(record)  # so that the answer is there when it is due
+        heapq.heappush(self._waiting, _Waiting(record.end_ns + WAIT_NS, self._arrived, record))
 
     def due(self, now_ns: int) -> bool:
         """Whether anything is to be joined by now."""
@@ -117,17 +121,18 @@ class Joining:
         begun = time.thread_time_ns()
         limit = time.monotonic() + seconds
         while self.due(now_ns):
-            self._one(heapq.heappop(self._waiting))
+            self._one(heapq.heappop(self._waiting).record)
             if time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
 
-    def _one(self, waiting: _Waiting) -> None:
-        record, slots, way = waiting.record, waiting.slots, waiting.way
+    def _one(self, record: Record) -> None:
         tally = self._tally
-        if way is None or not slots:
+        resolved = self._resolve(record)
+        if resolved is None:
             tally.missing[NO_TAP] += 1
             return
+        slots, way = resolved
         found = self._joiner.join(record, self._layout(slots, way))
         if isinstance(found, Missing):
             tally.missing[found.reason] += 1

@@ -89,7 +89,7 @@ class Service:
         )
         self._inbox: Final = Inbox(plan.socket)
         self._ways: Final = Ways(plan.look, self._open, self._complain)
-        self._joining: Final = Joining(self._tally, self._exporter.offer, self._complain, plan.describe)
+        self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, plan.describe)
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
@@ -151,19 +151,18 @@ class Service:
     # Records and packets
 
     def _receive(self) -> None:
-        """Take in records; their interfaces are opened at once, that the next of the connection finds them open."""
-        now = asyncio.get_running_loop().time()
+        """Take in records."""
         tally = self._tally
         for datagram in self._inbox.receive(DATAGRAMS):
             try:
                 for record in records(datagram):
                     tally.received += 1
-                    self._take(record, now)
+                    self._take(record)
             except ValueError as problem:
                 tally.malformed += 1
                 self._complain(f"a datagram was no record: {problem}")
 
-    def _take(self, record: Record, now: float) -> None:
+    def _take(self, record: Record) -> None:
         ports = self._plan.ports
         if ports is not None and record.local_port not in ports and not self._widened(record):
             self._tally.missing["port"] += 1
@@ -172,9 +171,14 @@ class Service:
                 "are not looked at. Give --ports the proxy's own (wire.ports), or leave --ports out"
             )
             return
+        self._joining.add(record)
+
+    def _resolve(self, record: Record) -> tuple[tuple[int, ...], Way] | None:
+        """The taps that a connection passes, opened where they are not yet, and its way."""
+        now = asyncio.get_running_loop().time()
         way = self._ways.of(_address(record.local), _address(record.peer), now)
         slots = () if way is None else self._open(way)
-        self._joining.add(record, slots, way)
+        return (slots, way) if way is not None and slots else None
 
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
