@@ -75,6 +75,7 @@ class Worker:
             most=settings.upstream_connections,
             most_idle=settings.upstream_idle_connections,
             idle_timeout=settings.timeouts.upstream_idle,
+            ports=settings.wire.ports,
         )
         self.pools: list[Pool] = []
         self.table = Table(TableSpec(0), {}, self.ledger.of)
@@ -216,7 +217,7 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
-        self.handover.look(loop_time)
+        self.connector.divide(self.handover.look(loop_time))
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

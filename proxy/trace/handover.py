@@ -146,9 +146,10 @@ class Handover:
     """The sender of one worker. ``listening`` says whether to `take` anything at all; `look` keeps it true.
 
     ``sent`` counts records, ``full`` and ``gone`` those that were dropped: the listener had no room, or had left.
+    ``outside`` counts those of connections that it does not tap (`net.ports`).
     """
 
-    __slots__ = ("_due", "_path", "_records", "_routes", "_socket", "full", "gone", "listening", "sent")
+    __slots__ = ("_due", "_path", "_records", "_routes", "_socket", "full", "gone", "listening", "outside", "sent")
 
     def __init__(self, path: str) -> None:
         """Hand over to the socket at ``path``; "" or ``off`` is nobody. Opens nothing that waits."""
@@ -158,7 +159,7 @@ class Handover:
         self._records: list[bytes] = []
         self._routes: dict[int, int] = {}
         self.listening = False
-        self.sent = self.full = self.gone = 0
+        self.sent = self.full = self.gone = self.outside = 0
 
     def __repr__(self) -> str:
         state = "listening" if self.listening else "nobody"
@@ -190,6 +191,8 @@ class Handover:
             connection = attempt.connection
             if connection is None or not attempt.write_ns:
                 continue
+            if not connection.tapped:
+                self.outside += 1
             flags = REUSED if attempt.reused else 0
             if attempt.scheme == "https":
                 flags |= TLS

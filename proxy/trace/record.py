@@ -64,6 +64,7 @@ class UpstreamIdentity(Protocol):
 
     The 5-tuple is fixed for the connection's life, so what is encoded of it is kept on the connection itself: the
     encoder fills ``span_attributes`` on first use, `trace.handover` ``wire_ends``.
+    ``tapped`` says that its local port is one whose packets the wire sees.
     """
 
     local_address: str
@@ -72,6 +73,7 @@ class UpstreamIdentity(Protocol):
     peer_port: int
     span_attributes: bytes | None
     wire_ends: bytes | None
+    tapped: bool
 
 
 class AttemptRecord:

@@ -13,6 +13,8 @@ from typing import Self
 
 import pytest
 
+from proxy.net import ports
+from proxy.settings_wire import PORTS
 from proxy.trace.handover import FAILED, REUSED, TLS, TUNNEL, Record, address, records
 from tests.harness import poll
 from tests.harness.certificates import Certificate
@@ -286,3 +288,25 @@ def test_what_is_not_recorded_is_not_told(setting: Setting) -> None:
         client.ask(request(sampled.line, host="plain.test"))
     setting.wire.take(sampled)
     assert bytes.fromhex(unsampled.trace_id) not in {each.trace_id for each in setting.wire._got}
+
+
+def test_recorded_requests_have_ports_of_their_own(setting: Setting) -> None:
+    if not ports.supported():
+        pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)")
+    tap = setting.taps["plain"]
+    before = {port: len(stream) for port, stream in tap.out.items()}
+    with setting.edge.client() as client:
+        for flag in "01" * 10:
+            trace = Traced(setting.edge.collector)
+            assert client.ask(request(trace.line[:-1] + flag, host="plain.test")).status == 200
+            if flag == "1":
+                (record,) = setting.wire.take(trace)
+                assert PORTS.holds(record.local_port)
+    used = {port: bytes(stream[before.get(port, 0) :]) for port, stream in tap.out.items()}
+    for port, stream in used.items():
+        assert stream.count(b"-00\r\n") == (0 if PORTS.holds(port) else stream.count(b"traceparent: "))
+    assert sum(stream.count(b"-00\r\n") for stream in used.values()) == 10
+    assert len([stream for stream in used.values() if stream]) == 2, "two connections, each used again and again"
+    samples = setting.edge.proxy.metrics()
+    assert samples.total("spanway_wire_listening") == 1
+    assert samples.total("spanway_wire_attempts_total") >= 10

@@ -36,6 +36,7 @@ class Upstream:
     peer_port: int = 8080
     span_attributes: bytes | None = None
     wire_ends: bytes | None = None
+    tapped: bool = True
 
 
 def attempt(**changes: Any) -> AttemptRecord:
