@@ -123,7 +123,7 @@ cdef class Flows:
         direction = memcmp(ours, theirs, END) > 0
         memcpy(ours + END, theirs, END)
         memcpy(theirs + END, ours, END)
-        number = self._look_up(theirs if direction else ours)
+        number = self._look_up(&theirs[0] if direction else &ours[0])
         return None if number < 0 else (number, int(direction))
 
     def forget(self, int64_t before_ns):
@@ -302,7 +302,7 @@ cdef Py_ssize_t walk(const uint8_t* data, Py_ssize_t size, Flows flows, Packets 
             if direction:
                 memcpy(turned, key + END, END)
                 memcpy(turned + END, key, END)
-            number = flows._number(turned if direction else key, row.ts_ns)
+            number = flows._number(&turned[0] if direction else &key[0], row.ts_ns)
             if number < 0:
                 out.unknown += 1
             else:
