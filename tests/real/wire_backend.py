@@ -1,7 +1,8 @@
 """A backend that knows when it worked: `python -m tests.real.wire_backend HOST PORT`.
 
 ``?size=N&think=MS`` asks for a body of N bytes after MS milliseconds. The response's ``x-work`` has two stamps (Unix
-nanoseconds, a space between): when the whole request had been read, and before the response was written.
+nanoseconds, a space between): when the whole request had been read, and before the response was written;
+``x-context`` is the ``traceparent`` that it got.
 ``slow=MS`` has its event loop stand still meanwhile.
 """
 
@@ -29,11 +30,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             begun = time.time_ns()
             wanted = {name: float(value[0]) for name, value in parse_qs(urlsplit(line.split()[1]).query).items()}
             if wanted.get("slow"):
-                time.sleep(wanted["slow"] / 1000)
+                time.sleep(wanted["slow"] / 1000)  # noqa: ASYNC251 - the loop is to stand still
             if wanted.get("think"):
                 await asyncio.sleep(wanted["think"] / 1000)
             body = BODY[: int(wanted.get("size", 0))]
-            answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nx-work: {begun} {time.time_ns()}\r\n\r\n"
+            answer = (
+                f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nx-context: {values.get('traceparent', '')}\r\n"
+                f"x-work: {begun} {time.time_ns()}\r\n\r\n"
+            )
             writer.write(answer.encode() + body)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
