@@ -167,7 +167,8 @@ def test_the_kernel_takes_what_the_interpreter_takes(ports: tuple[int, int] | No
     sent.append(bytes(6) + struct.pack(">HI", 0x0200, len(sent)) + sent[last][12:])
     found: dict[int, int] = {}
     with (
-        cable() as (here, _), here.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as source,
+        cable() as (here, _),
+        here.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as source,
         Ring(here.index("end"), program=filtered, netns_fd=here.fd) as ring,
     ):
         source.bind(("end", 0))
