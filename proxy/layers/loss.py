@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from proxy.layers.stream import Acks, Line, View
 from proxy.trace.handover import Record
 
-_BEYOND: Final = ("backend", "proxy")  # what lies behind the last tap of the request, and of the response
+_ENDS: Final = ("proxy", "backend")
+_ROUND_NS: Final = 1_000_000  # taken for a round trip where nothing of the message was acknowledged in time
 
 
 class Losses(NamedTuple):
@@ -35,21 +36,39 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
             lines, acks = [one.down for one in reversed(views)], [one.down_acks for one in reversed(views)]
             end = record.response_end
         unique = end - lines[0].low
+        ended = lines[-1].complete(end) or 0
+        if lines[0].holes:
+            round_ns = _round(lines[0], acks[0])
+            for since_ns, until_ns, size in lines[0].holes:
+                if until_ns - since_ns >= round_ns:
+                    own = _ENDS[not upward]
+                    lost[own] = lost.get(own, 0) + size
+                    recovery_ns = max(recovery_ns, ended - since_ns)
         if all(line.carried == unique for line in lines):
             continue
-        names = (*(places if upward else reversed(places)), _BEYOND[not upward])
-        ended = lines[-1].complete(end) or 0
+        names = (*(places if upward else reversed(places)), _ENDS[upward])
         for start, stop, copies in _counts(lines, end):
             size = stop - start
             for number in range(len(copies) - 2, -1, -1):
                 copies[number] = max(copies[number], copies[number + 1])
-            retransmitted += (copies[0] - 1) * size
+            retransmitted += max(0, copies[0] - 1) * size
             for number, name in enumerate(names):
                 gone = copies[number] - copies[number + 1] if number + 1 < len(copies) else _unheard(lines, acks, start)
                 if gone > 0:
                     lost[name] = lost.get(name, 0) + gone * size
                     recovery_ns = max(recovery_ns, ended - _stamps(lines[number], start)[0])
     return Losses(lost, recovery_ns, retransmitted)
+
+
+def _round(line: Line, acks: Acks) -> int:
+    """The shortest round trip from the sender's tap. Bytes that pass that much later than those behind them had been lost
+    before the tap, and were sent again when this was told; sooner, they were merely overtaken (RFC 8985 section 6.2)."""
+    trips = [
+        told - whole
+        for told, end in zip(acks.times, acks.ends, strict=True)
+        if end > line.low and (whole := line.complete(end)) is not None and told > whole
+    ]
+    return min(trips, default=_ROUND_NS)
 
 
 def _counts(lines: Sequence[Line], end: int) -> list[tuple[int, int, list[int]]]:

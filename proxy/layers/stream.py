@@ -48,12 +48,12 @@ class Track:
         if not times or ts_ns >= times[-1]:
             times.append(ts_ns)
             self.rows += row
-            if len(times) > PACKETS:
-                self.forget(times[PACKETS // 4])
         elif ts_ns >= self.floor_ns:
             at = bisect_right(times, ts_ns)
             times.insert(at, ts_ns)
             self.rows[at * WIDTH : at * WIDTH] = row
+        if len(times) > PACKETS:
+            self.forget(times[PACKETS // 4])
 
     def forget(self, before_ns: int) -> int:
         """Drop packets stamped before ``before_ns``; returns how many."""
@@ -74,24 +74,30 @@ class Line:
     """One direction at one tap, from offset ``low`` on: which bytes passed when.
 
     ``carried`` counts the bytes of [low, ``high``) in all packets, each copy by itself. ``pieces`` are (ts_ns, start,
-    end) of the packets with data, in order of time; a FIN counts as a byte behind the last.
+    end) of the packets with data, in order of time; a FIN counts as a byte behind the last. ``holes`` are (since_ns,
+    until_ns, bytes) of what came later than bytes behind it.
     """
 
-    __slots__ = ("_fronts", "_times", "carried", "low", "pieces")
+    __slots__ = ("_fronts", "_times", "carried", "holes", "low", "pieces")
 
     def __init__(self, low: int, high: int, pieces: list[tuple[int, int, int]]) -> None:
         self.low = low
         self.pieces = pieces
         self._times: list[int] = []
         self._fronts: list[int] = []
+        self.holes: list[tuple[int, int, int]] = []
+        since_ns = 0
         ahead: list[tuple[int, int]] = []  # beyond a hole, by start
         front = low
         carried = 0
         for ts_ns, start, end in pieces:
             carried += min(end, high) - max(start, low)
             if start > front:
+                since_ns = since_ns if ahead else ts_ns
                 insort(ahead, (start, end))
             elif end > front:
+                if ahead:
+                    self.holes.append((since_ns, ts_ns, min(end, ahead[0][0]) - front))
                 front = end
                 while ahead and ahead[0][0] <= front:
                     front = max(front, ahead.pop(0)[1])

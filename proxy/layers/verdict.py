@@ -26,7 +26,7 @@ _WORDS: Final = {"proxy": PROXY, CLIENT: SENDING, BACKEND: APPLICATION, BACKEND_
 
 
 class Verdict(NamedTuple):
-    """``verdict`` is a value of `semconv_wire.VERDICTS`, about ``place`` (of `Split.places`, or where packets vanished).
+    """``verdict`` is a value of `semconv_wire.VERDICTS`, about ``place``: of `Split.places`, or where packets vanished.
 
     ``excess_ns``: what that place, or with loss the whole attempt, took beyond the usual. ``wait_ns``: the whole wait.
     ``usual``: nothing was out of the ordinary, so that the verdict merely says where most of the time went.

@@ -13,16 +13,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
 
 from proxy.demo.lab.commands import missing
 from proxy.demo.lab.lab import Lab
 from proxy.demo.lab.plan import Kind, Spot
+from tests.harness.proxy import ROOT
+from tests.real.process import Process
 
 PATIENCE_S: Final = 240.0  # for another test's lab with Open vSwitch
+
+
+class Backend(NamedTuple):
+    """A running `tests.harness.lab_backend`."""
+
+    host: str
+    port: int
+    pid: int
+    unread: Path  # a JSON object a line: every time that it did not read
 
 
 def cannot(kind: Kind = "ovs") -> str:
@@ -49,3 +63,22 @@ def laboratory(
         pytest.skip(reason)
     with Lab(prefix, kind, backends, boxes=boxes, proxy_here=proxy_here, patience_s=PATIENCE_S) as lab:
         yield lab
+
+
+@contextlib.contextmanager
+def backend(lab: Lab, name: str = "app", *, receive_buffer: int = 0) -> Iterator[Backend]:
+    """`tests.harness.lab_backend` on a port of a backend's namespace, as a process of this namespace.
+
+    ``receive_buffer``: bytes of SO_RCVBUF of its connections, 0 for the system's own; a small one is what makes a
+    backend that does not read felt by the proxy.
+    """
+    log = lab.log(f"backend-{name}-unread")
+    with lab.listener(name) as listener:
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        command = [sys.executable, "-m", "tests.harness.lab_backend", str(listener.fileno()), str(log)]
+        with Process(
+            f"backend-{name}", command, lab.log(f"backend-{name}"), cwd=ROOT, pass_fds=(listener.fileno(),)
+        ) as (process):
+            host, port = listener.getsockname()
+            yield Backend(host, port, process.pid, log)

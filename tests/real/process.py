@@ -29,6 +29,7 @@ class Process:
 
     The program leads a session of its own and gets SIGTERM should this process die first. ``log`` receives both its
     streams. ``cpu`` pins it (and all that it starts) to one CPU, or to a list as taskset(1) has it.
+    ``pass_fds`` stay open in it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Process:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         cpu: int | str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
@@ -58,6 +60,7 @@ class Process:
                 env=None if environ is None else dict(environ),
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self.pid: Final = self._popen.pid
         _LIVE.add(self)
