@@ -254,12 +254,26 @@ def test_an_interface_that_is_set_down_and_up_again(ends: tuple[Namespace, Names
         assert select.select([ring], [], [], 5)[0], "a tap that sees no more tells so"
         with pytest.raises(InterfaceDown, match=f"interface {number} is down.*ip link set"):
             list(ring.blocks())
+        assert not select.select([ring], [], [], 0)[0], "told once"
+        assert list(ring.blocks()) == []
         with pytest.raises(InterfaceDown):
             Ring(number, program=EVERY, netns_fd=here.fd)
         here.ip("link", "set", "end", "up")
         exchange(here, there, host="192.0.2.2", sizes=(1, 1))
         drain([ring], flows := Flows())
         assert len(flows) == 1
+
+
+def test_an_interface_that_goes_away_after_it_was_down(ends: tuple[Namespace, Namespace]) -> None:
+    here, _ = ends
+    with Ring(here.index("end"), program=EVERY, netns_fd=here.fd) as ring:
+        here.ip("link", "set", "end", "down")
+        with pytest.raises(InterfaceDown):
+            list(ring.blocks())
+        here.ip("link", "delete", "end")
+        with pytest.raises(NoInterface):
+            list(ring.blocks())
+        assert list(ring.blocks()) == []
 
 
 def test_an_interface_that_goes_away(ends: tuple[Namespace, Namespace]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.ring import Ring
-from proxy.layers.select import MOST_PEERS, SNAP, SNAP_IPV6, Assembler, program
+from proxy.layers.select import MOST_PEERS, SNAP, SNAP_LONG, Assembler, program
 from tests.harness.poll import until
 from tests.layers.blocks import IPV4, IPV6, NONE, Frame, Segment, block
 from tests.layers.cbpf import run
@@ -40,7 +40,13 @@ def wanted(segment: Segment, ports: tuple[int, int] | None, peers: set[int]) -> 
 @given(segments(), RANGES, PEERS)
 def test_segments_by_either_port(segment: Segment, ports: tuple[int, int] | None, peers: set[int]) -> None:
     taken = takes(program(ports, peers), segment.frame())
-    assert taken == (wanted(segment, ports, peers) and (SNAP_IPV6 if segment.six() else SNAP))
+    assert taken == (wanted(segment, ports, peers) and (SNAP_LONG if segment.six() or segment.ip_options else SNAP))
+
+
+@given(segments())
+def test_what_is_captured_is_enough_for_the_parser(segment: Segment) -> None:
+    frame = segment.frame()
+    assert parse(block([frame.cut(takes(program(), frame))]), Flows(), Packets()) == 1
 
 
 @given(segments(), st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3), st.integers(0, 120))
