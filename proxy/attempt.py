@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Attempt(Response):
     """See the module; made by the exchange, which hears of it by `attempt_failed` and `complete`."""
 
-    __slots__ = ("abandoned",)
+    __slots__ = ()
 
     def prepare(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
         """What ``__init__`` would do, as a plain call when it is compiled."""

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from proxy import __version__
 from proxy import build as form
-from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups, sections
+from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, WIRE, Entry, catalogue, groups, sections
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
 from proxy.settings import Settings
@@ -113,6 +113,24 @@ def build() -> Parser:
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
     _add_settings(showing, DEV, groups("demo"), always_on=True)
+
+    wiring = command("wire", wire, "see the packets of traced requests: where between proxy and backend they waited")
+    wiring.flag(
+        "--interfaces",
+        default="auto",
+        metavar="auto|NAME,..",
+        help="interfaces that the packets pass, from the proxy to the backend; auto: found for each backend's address",
+    )
+    wiring.flag("--places", metavar="FILE", help="YAML file that names interfaces and what lies between them")
+    wiring.flag("--socket", dest="wire.socket", metavar="PATH", help=f"where the proxy hands over ({WIRE.wire.socket})")
+    wiring.flag(
+        "--ports",
+        default="auto",
+        metavar="auto|A-B|all",
+        help=f"local ports of the proxy's connections; auto: {WIRE.wire.ports}, which is the sampled requests' "
+        "(wire.ports), and what else the proxy tells of",
+    )
+    _add_settings(wiring, WIRE, {"tracing": ("otlp", "otlp-protocol"), "listeners": ("admin",)})
 
     applying = command("apply", apply, "apply manifests to a cluster, and follow them to the first request")
     applying.flag("-f", "--filename", nargs="+", action="extend", required=True, metavar="PATH", help="manifests")
@@ -228,6 +246,14 @@ def demo(options: argparse.Namespace) -> int:
     from proxy.demo.run import demo as tell
 
     return tell(settings, options.seconds, app.run)
+
+
+def wire(options: argparse.Namespace) -> int:
+    """``spanway wire``: until SIGTERM."""
+    settings = _settings(options, WIRE)
+    from proxy.layers import start
+
+    return start.run(settings, options.interfaces, options.places or "", options.ports)
 
 
 def apply(options: argparse.Namespace) -> int:

@@ -111,13 +111,13 @@ class Exchange(Request):
         if pool is None:
             pool = self.worker.open_pool(endpoint)
         # After a death on a reused connection the others of its age are suspect: dial.
-        upstream = None if attempts and attempts[-1].reused else pool.take()
+        upstream = None if attempts and attempts[-1].reused else pool.take(self.recorded)
         attempts.append(attempt)
         if upstream is not None:
             attempt.send(upstream, entry_ns)
             return
         self.self_ns += time_ns() - entry_ns
-        pool.connect(attempt, route.connect_timeout)
+        pool.connect(attempt, route.connect_timeout, self.recorded)
 
     def request_bytes(self, attempt: AttemptRecord) -> bytes:
         """The head, with this attempt's span as the parent, and what there is of the body."""

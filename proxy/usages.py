@@ -9,6 +9,7 @@ USAGES: Final = {
     "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
+    "wire": "--otlp URL [--interfaces auto|NAME,..] [--places FILE] [--ports auto|A-B|all] [FLAG ...]",
     "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
     "check": "PATH ... [--ingress-class NAME]",
     "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
@@ -30,6 +31,10 @@ examples:
 examples:
   spanway demo --for 20
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 spanway demo""",
+    "wire": """\
+examples:
+  spanway wire --otlp http://collector:4317
+  spanway wire --interfaces veth-proxy,veth-shop --otlp http://127.0.0.1:4318""",
     "apply": """\
 examples:
   spanway apply -f shop.yaml --trace --controller http://127.0.0.1:9901

@@ -19,6 +19,7 @@ from proxy.route.table import Table
 from proxy.swap import Swap
 from proxy.trace.context import Propagation
 from proxy.trace.encoder import Encoder
+from proxy.trace.handover import Handover
 from proxy.trace.record import Link
 from proxy.trace.sampling import Sampler
 
@@ -64,6 +65,7 @@ class Worker:
         self.encoder = Encoder(tracing)
         self.exporter = exporter
         self.access_log = access_log
+        self.handover = Handover(settings.wire.socket)
         self.ledger = Ledger()
         self.registry = Registry(settings.eject_after, settings.eject_time)
         self.connector = Connector(
@@ -73,6 +75,7 @@ class Worker:
             most=settings.upstream_connections,
             most_idle=settings.upstream_idle_connections,
             idle_timeout=settings.timeouts.upstream_idle,
+            ports=settings.wire.ports,
         )
         self.pools: list[Pool] = []
         self.table = Table(TableSpec(0), {}, self.ledger.of)
@@ -154,6 +157,7 @@ class Worker:
         finished, self._finished = self._finished, []
         unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
+        handover = self.handover if self.handover.listening else None
         for exchange in finished:
             route = exchange.route
             error_type = exchange.error_type
@@ -174,6 +178,8 @@ class Worker:
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
                     exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
+                    if handover is not None:
+                        handover.take(exchange)
                 if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
             except Exception:
@@ -182,6 +188,8 @@ class Worker:
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
+        if handover is not None:
+            handover.flush()
 
     def _first(self, exchange: Exchange, origin: Origin) -> None:
         """Link the first request that a generation has served to the trace that it is, and tell of it."""
@@ -209,6 +217,7 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
+        self.connector.divide(self.handover.look(loop_time))
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

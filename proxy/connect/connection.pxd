@@ -12,8 +12,10 @@ cdef class Upstream:
     cdef public object pool
     cdef public long long served
     cdef public bytes span_attributes
+    cdef public bint tapped
     cdef public object tls
     cdef public object transport
+    cdef public bytes wire_ends
 
     cpdef void data_received(self, bytes data) except *
     cpdef long long sent(self) except? -1

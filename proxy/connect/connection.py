@@ -59,8 +59,10 @@ class Upstream:
         "pool",
         "served",
         "span_attributes",
+        "tapped",
         "tls",
         "transport",
+        "wire_ends",
     )
 
     def __init__(self, pool: Pool) -> None:
@@ -76,7 +78,9 @@ class Upstream:
         self.opened: asyncio.Future[None] | None = None
         self.local_address, self.local_port = "", 0
         self.peer_address, self.peer_port = "", 0
+        self.tapped = False  # its local port is one that the wire taps
         self.span_attributes: bytes | None = None
+        self.wire_ends: bytes | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "idle" if self.borrower is None else "lent"
@@ -94,6 +98,7 @@ class Upstream:
         # not take pauses the other side. So a body of any size holds one read of it in memory.
         self.transport.set_write_buffer_limits(high=0)
         self.local_address, self.local_port = self.transport.get_extra_info("sockname")[:2]
+        self.tapped = self.pool.connector.ports.tapped.holds(self.local_port)
         self.peer_address, self.peer_port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
         if self.opened is not None and not self.opened.done():
             self.opened.set_result(None)

@@ -8,6 +8,7 @@ cdef class Link:
 
 
 cdef class AttemptRecord:
+    cdef public bint abandoned
     cdef public long long connect_ns
     cdef public object connection
     cdef public long long dns_ns

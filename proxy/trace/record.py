@@ -44,6 +44,8 @@ class RouteIdentity(Protocol):
     @property
     def index(self) -> int: ...
     @property
+    def host(self) -> str: ...
+    @property
     def namespace(self) -> str: ...
     @property
     def name(self) -> str: ...
@@ -60,8 +62,9 @@ class RouteIdentity(Protocol):
 class UpstreamIdentity(Protocol):
     """What spans say of an upstream connection; `connect.connection.Upstream` is one.
 
-    The 5-tuple is fixed for the connection's life, so its encoded attributes are cached on the connection itself:
-    the encoder fills ``span_attributes`` on first use.
+    The 5-tuple is fixed for the connection's life, so what is encoded of it is kept on the connection itself: the
+    encoder fills ``span_attributes`` on first use, `trace.handover` ``wire_ends``.
+    ``tapped`` says that its local port is one whose packets the wire sees.
     """
 
     local_address: str
@@ -69,6 +72,8 @@ class UpstreamIdentity(Protocol):
     peer_address: str
     peer_port: int
     span_attributes: bytes | None
+    wire_ends: bytes | None
+    tapped: bool
 
 
 class AttemptRecord:
@@ -79,6 +84,7 @@ class AttemptRecord:
     """
 
     __slots__ = (
+        "abandoned",  # bool: given up, or cut, before the response's end
         "connect_ns",  # duration, ns: TCP connect; 0 on a reused connection
         "connection",  # UpstreamIdentity | None: None until connected
         "dns_ns",  # duration, ns: name resolution
@@ -103,6 +109,7 @@ class AttemptRecord:
         "write_ns",  # first request byte handed to the kernel
     )
 
+    abandoned: bool
     span_id: bytes
     start_ns: int
     write_ns: int

@@ -15,7 +15,7 @@ from proxy.errors import Kind, Side
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
 Type = Literal["string", "int", "boolean"]
-Spans = Literal["SERVER", "CLIENT", "both"]
+Spans = Literal["SERVER", "CLIENT", "both", "wire", "place"]  # the last two: `semconv_wire`
 
 
 class Attribute(NamedTuple):
@@ -189,8 +189,22 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def attributes_table() -> str:
     """The attributes as Markdown."""
+    return _attributes(ATTRIBUTES)
+
+
+def wire_table() -> str:
+    """The attributes of the wire's spans, and the values of `spanway.wait.verdict`, as Markdown."""
+    from proxy.trace import semconv_wire  # which is made of what is above
+
+    verdicts = _table(
+        ("`spanway.wait.verdict`", "meaning"), ((f"`{name}`", text) for name, text in semconv_wire.VERDICTS.items())
+    )
+    return _attributes(semconv_wire.ATTRIBUTES) + "\n\n" + "\n".join(verdicts)
+
+
+def _attributes(attributes: Iterable[Attribute]) -> str:
     head = ("attribute", "type", "unit", "span", "meaning")
-    return "\n".join(_table(head, ((f"`{a.name}`", a.type, a.unit, a.spans, a.meaning) for a in ATTRIBUTES)))
+    return "\n".join(_table(head, ((f"`{a.name}`", a.type, a.unit, a.spans, a.meaning) for a in attributes)))
 
 
 def outcomes_table() -> str:
@@ -204,7 +218,7 @@ def errors_table() -> str:
     return "\n".join(_table(("`error.type`", "status sent", "side", "meaning"), rows))
 
 
-TABLES: Final = {"attributes": attributes_table, "outcomes": outcomes_table, "errors": errors_table}
+TABLES: Final = {"attributes": attributes_table, "outcomes": outcomes_table, "errors": errors_table, "wire": wire_table}
 """The generated parts of docs/tracing.md, by the name in their markers."""
 
 

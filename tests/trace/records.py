@@ -25,6 +25,7 @@ class Route:
     resource_version: str = "123456"
     path: str = "/api/cart"
     span_name: str = ""
+    host: str = "shop.example"
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Upstream:
     peer_address: str = "10.0.1.9"
     peer_port: int = 8080
     span_attributes: bytes | None = None
+    wire_ends: bytes | None = None
+    tapped: bool = True
 
 
 def attempt(**changes: Any) -> AttemptRecord:
@@ -52,6 +55,7 @@ def attempt(**changes: Any) -> AttemptRecord:
         "tls_ns": 0,
         "status": 200,
         "error_type": "",
+        "abandoned": False,
         "resend": 0,
         "reused": True,
         "scheme": "http",

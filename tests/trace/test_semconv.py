@@ -16,7 +16,7 @@ from opentelemetry.semconv.attributes import (
 
 from proxy.errors import Kind, Side
 from proxy.settings import Tracing
-from proxy.trace import semconv
+from proxy.trace import semconv, semconv_wire
 from proxy.trace.encode import Encoder
 from tests.trace.oracle import parsed
 from tests.trace.records import Route, attempt, record
@@ -109,6 +109,17 @@ def test_faults_of_the_client_are_those_of_the_table() -> None:
     assert semconv.FAULT_TEXTS["upstream_reset"] == Kind.UPSTREAM_RESET.text
 
 
+def test_names_of_the_wire() -> None:
+    names = [attribute.name for attribute in semconv_wire.ATTRIBUTES]
+    assert len({*names, *(attribute.name for attribute in semconv.ATTRIBUTES)}) == len(names) + len(semconv.ATTRIBUTES)
+    for attribute in semconv_wire.ATTRIBUTES:
+        assert attribute.spans in ("wire", "place")
+        assert attribute.name == "network.transport" or attribute.name.startswith("spanway.w")
+        assert (attribute.unit == "us") == (".us" in attribute.name)
+    assert semconv_wire.place_us("ovs br0") == "spanway.wire.us.ovs_br0"
+    assert semconv_wire.place_us("Link (px)") == "spanway.wire.us.link_px"
+
+
 # The page
 
 
@@ -119,7 +130,8 @@ def test_the_page_is_current() -> None:
 
 def test_the_page_names_everything() -> None:
     page = PAGE.read_text("utf-8")
-    for name in (*(a.name for a in semconv.ATTRIBUTES), *semconv.OUTCOMES, *(k.label for k in Kind)):
+    attributes = (*semconv.ATTRIBUTES, *semconv_wire.ATTRIBUTES)
+    for name in (*(a.name for a in attributes), *semconv.OUTCOMES, *semconv_wire.VERDICTS, *(k.label for k in Kind)):
         assert f"`{name}`" in page
 
 

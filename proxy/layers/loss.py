@@ -1,0 +1,88 @@
+"""Loss and retransmission, told by counting: how many copies of each byte passed each tap.
+
+Where fewer copies come out of a place than went in, the others vanished there. A tap that has missed a packet looks the
+same, unless a later tap has seen the copy: then it was the tap. So a tap counts as having seen at least as many copies
+as any behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from proxy.layers.stream import Acks, Line, View
+from proxy.trace.handover import Record
+
+_BEYOND: Final = ("backend", "proxy")  # what lies behind the last tap of the request, and of the response
+
+
+class Losses(NamedTuple):
+    """Bytes lost by place; how long their repair held up the message; bytes sent more than once."""
+
+    lost: dict[str, int]
+    recovery_ns: int
+    retransmitted: int
+
+
+def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Losses:
+    """What was lost of an attempt's request and response, both of which have come through."""
+    lost: dict[str, int] = {}
+    recovery_ns = retransmitted = 0
+    for upward in (True, False):
+        if upward:
+            lines, acks, end = [one.up for one in views], [one.up_acks for one in views], record.request_end
+        else:
+            lines, acks = [one.down for one in reversed(views)], [one.down_acks for one in reversed(views)]
+            end = record.response_end
+        unique = end - lines[0].low
+        if all(line.carried == unique for line in lines):
+            continue
+        names = (*(places if upward else reversed(places)), _BEYOND[not upward])
+        ended = lines[-1].complete(end) or 0
+        for start, stop, copies in _counts(lines, end):
+            size = stop - start
+            for number in range(len(copies) - 2, -1, -1):
+                copies[number] = max(copies[number], copies[number + 1])
+            retransmitted += (copies[0] - 1) * size
+            for number, name in enumerate(names):
+                gone = copies[number] - copies[number + 1] if number + 1 < len(copies) else _unheard(lines, acks, start)
+                if gone > 0:
+                    lost[name] = lost.get(name, 0) + gone * size
+                    recovery_ns = max(recovery_ns, ended - _stamps(lines[number], start)[0])
+    return Losses(lost, recovery_ns, retransmitted)
+
+
+def _counts(lines: Sequence[Line], end: int) -> list[tuple[int, int, list[int]]]:
+    """(start, stop, copies per line) of the parts of [low, end) of which some line carries other than one copy."""
+    low = lines[0].low
+    changes: dict[int, list[int]] = {}
+    for number, line in enumerate(lines):
+        for _, start, stop in line.pieces:
+            start, stop = max(start, low), min(stop, end)
+            if start < stop:
+                changes.setdefault(start, [0] * len(lines))[number] += 1
+                changes.setdefault(stop, [0] * len(lines))[number] -= 1
+    parts: list[tuple[int, int, list[int]]] = []
+    copies = [0] * len(lines)
+    at = low
+    for offset in sorted(changes):
+        if offset > at and any(count != 1 for count in copies):
+            parts.append((at, offset, list(copies)))
+        at = offset
+        copies = [count + change for count, change in zip(copies, changes[offset], strict=True)]
+    return parts
+
+
+def _stamps(line: Line, offset: int) -> list[int]:
+    """When the copies of a byte passed, in order."""
+    return [ts_ns for ts_ns, start, stop in line.pieces if start <= offset < stop] or [0]
+
+
+def _unheard(lines: Sequence[Line], acks: Sequence[Acks], offset: int) -> int:
+    """Copies of a byte that passed the last tap without ever being acknowledged: another copy had to follow.
+
+    Sent again in spite of an acknowledgement is merely sent twice.
+    """
+    stamps = _stamps(lines[-1], offset)
+    told = acks[-1].reached(offset + 1)
+    return sum(1 for ts_ns in stamps[1:] if told is None or ts_ns < told)
