@@ -41,7 +41,7 @@ def test_one_tree_per_request(tmp_path: Path, jaeger: Jaeger) -> None:
     otlp = jaeger.endpoint("http/protobuf")
     with (
         laboratory("wjgr", "ovs", proxy_here=True) as lab,
-        Wired(lab, tmp_path, otlp=otlp, proxy_flags=("--otlp", otlp)) as wired,
+        Wired(lab, tmp_path, otlp=otlp, proxy_flags=("--otlp", otlp, "--otlp-protocol", "http/protobuf")) as wired,
     ):
         traces = []
         for number in range(20):

@@ -50,6 +50,7 @@ class Wired:
         proxy_flags: Sequence[str] = (),
         command: Sequence[str] = (SPANWAY,),
         flags: Sequence[str] = (),
+        places_of: Mapping[str, Any] | None = None,
     ) -> None:
         self.lab: Final = lab
         self.folder: Final = folder
@@ -62,13 +63,10 @@ class Wired:
         self._sampler: Final = sampler
         self._proxy_flags: Final = proxy_flags
         places = folder / "places.yaml"
-        places.write_text(yaml.safe_dump({"ways": [way(lab)]}))
+        places.write_text(yaml.safe_dump({"ways": [places_of or way(lab)]}))
         self.where: Final = ("--places", str(places)) if interfaces is None else ("--interfaces", interfaces)
         self.pod: Final = lab.backends["app"]
-        self.backend: Final = self._within(
-            "backend", self.pod.namespace,
-            sys.executable, "-m", "tests.real.wire_backend", self.address, str(BACKEND_PORT),
-        )  # fmt: skip
+        self.backend = self.start_backend()
         self.wire = self.start_wire()
         self.proxy = self.start_proxy()
 
@@ -80,6 +78,15 @@ class Wired:
     def _within(self, name: str, namespace: str | None, *command: str) -> Process:
         environ = {**unsettled(), "PYTHONPATH": str(ROOT)}
         return Process(name, [*inside(namespace), *command], self.folder / f"{name}.log", environ=environ)
+
+    def start_backend(self, receive: int = 0) -> Process:
+        """Start the backend, or another one after it; ``receive`` is its receive buffer in bytes, 0 the kernel's."""
+        self.backend = self._within(
+            "backend", self.pod.namespace,
+            sys.executable, "-m", "tests.real.wire_backend", self.address, str(BACKEND_PORT), str(receive),
+        )  # fmt: skip
+        self.backend.expect("listening", within=20.0)
+        return self.backend
 
     def start_wire(self) -> Process:
         """Start `spanway wire`, or another one after it."""
@@ -105,17 +112,26 @@ class Wired:
         time.sleep(1.5)  # it looks once a second whether somebody listens
         return self.proxy
 
+    def begin_load(self, count: int, connections: int, kind: str, mark: int) -> Process:
+        """Begin to make requests; see `tests.real.wire_load`, and `answers`."""
+        numbers = (str(number) for number in (PROXY_PORT, count, connections, mark))
+        out = str(self.folder / f"load-{mark}.json")
+        command = (sys.executable, "-m", "tests.real.wire_load", *numbers, kind, out)
+        return self._within("load", self.lab.proxy.namespace, *command)
+
+    def answers(self, load: Process, mark: int) -> list[Answered]:
+        """Wait for the end of a load; every request of it must have been answered."""
+        with load:
+            load.until(lambda: not load.running, "to end", within=120.0)
+        out = self.folder / f"load-{mark}.json"
+        assert out.exists(), load.tail()
+        answered = [Answered(*each) for each in json.loads(out.read_text())]
+        assert {each.status for each in answered} == {200}
+        return answered
+
     def load(self, count: int, connections: int, kind: str, mark: int) -> list[Answered]:
         """Make requests, all of which must be answered; see `tests.real.wire_load`."""
-        out = self.folder / f"load-{mark}.json"
-        numbers = (str(number) for number in (PROXY_PORT, count, connections, mark))
-        command = (sys.executable, "-m", "tests.real.wire_load", *numbers, kind, str(out))
-        with self._within("load", self.lab.proxy.namespace, *command) as load:
-            load.until(lambda: not load.running, "to end", within=120.0)
-            assert out.exists(), load.tail()
-        answered = [Answered(*each) for each in json.loads(out.read_text())]
-        assert [each.status for each in answered] == [200] * count
-        return answered
+        return self.answers(self.begin_load(count, connections, kind, mark), mark)
 
     def counts(self) -> Mapping[str, float]:
         """The wire's counters by name, or ``name/label``."""
