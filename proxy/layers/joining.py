@@ -39,7 +39,7 @@ NO_TAP: Final = "no-tap"
 
 Resolve = Callable[["Record"], "tuple[tuple[int, ...], Way] | None"]
 """The slots of the taps that a record's connection passes, and the way; None as long as it is not known. Never waits."""
-Describe = Callable[["Record"], "Mapping[str, Value] | None"]
+Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 
 
@@ -103,9 +103,10 @@ class Joining:
 
     def add(self, record: Record) -> None:
         """A record that has arrived."""
-        self._resolve(record)  # so that it is known when the record is due, and listened to for the next one
-        if self._describe is not None:
-            self._describe(record)
+        # So that it is known when the record is due, and listened to for the next one.
+        resolved = self._resolve(record)
+        if self._describe is not None and resolved is not None:
+            self._describe(record, resolved[1])
         if len(self._waiting) >= MOST:
             self._tally.dropped += 1
             return
@@ -145,7 +146,8 @@ class Joining:
         tally.joined += 1
         tally.incomplete += found.incomplete
         tally.verdicts[verdict.verdict] += 1
-        blob, spans = encode(record, found, verdict, way, None if self._describe is None else self._describe(record))
+        described = None if self._describe is None else self._describe(record, way)
+        blob, spans = encode(record, found, verdict, way, described)
         tally.spans += spans
         self._offer(blob, spans)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.layers.ring import InterfaceDown, NoInterface, Ring, TapError
 
 if TYPE_CHECKING:
-    from proxy.layers.ways import Interface
+    from proxy.layers.find import Interface
 
 log: Final = logging.getLogger(__name__)
 

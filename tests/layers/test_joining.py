@@ -12,7 +12,8 @@ from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
-from proxy.layers.ways import Interface, Way
+from proxy.layers.find import Interface
+from proxy.layers.ways import Way
 from proxy.trace.handover import Record
 from tests.layers.path import MS, US, Ask, Hop, Net
 
@@ -32,7 +33,7 @@ class Bench:
             lambda record: self.way,
             lambda blob, number: self.blobs.append((blob, number)),
             self.said.append,
-            None if described is None else lambda record: described,
+            None if described is None else lambda record, way: described,
         )
 
     def hear(self, net: Net) -> None:

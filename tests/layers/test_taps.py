@@ -12,7 +12,7 @@ import pytest
 from proxy.layers import taps
 from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
 from proxy.layers.taps import MOST, Taps
-from proxy.layers.ways import Interface
+from proxy.layers.find import Interface
 
 
 class Pipe:

@@ -73,6 +73,7 @@ def test_a_second_instance_is_refused_and_the_first_goes_on(bridged: Wired) -> N
 
 def test_the_end_joins_what_is_due_sends_it_and_removes_the_socket(bridged: Wired) -> None:
     bridged.load(50, 4, "small", 1)
+    bridged.wire.until(lambda: bridged.counts()["records_received"] == 50, "to have every record", 5.0)
     bridged.wire.signal(signal.SIGTERM)
     assert bridged.wire.wait(10.0) == 0
     assert not bridged.socket.exists()
