@@ -28,16 +28,19 @@ class OpenVSwitch:
 
     Attributes:
         run_directory: where their sockets and pid files are, as OVS_RUNDIR of ovs-vswitchd(8).
-        control: the daemon's control socket (unixctl).
         database: the database's socket (OVSDB, RFC 7047).
     """
 
     def __init__(self, state: State) -> None:
         self._state: Final = state
         self.run_directory: Final = state.directory
-        self.control: Final = state.directory / "vswitchd.ctl"
         self.database: Final = state.directory / "db.sock"
         self.pid = 0
+
+    @property
+    def control(self) -> Path:
+        """The daemon's control socket (unixctl)."""
+        return self.run_directory / f"ovs-vswitchd.{self.pid}.ctl"
 
     def __repr__(self) -> str:
         return f"OpenVSwitch(pid {self.pid}, {self.run_directory})"
@@ -69,7 +72,7 @@ class OpenVSwitch:
             [
                 program("ovs-vswitchd"),
                 f"unix:{self.database}",
-                f"--unixctl={self.control}",
+                f"--pidfile={folder / 'ovs-vswitchd.pid'}",
                 "--disable-system",
                 "--disable-system-route",
                 "--no-chdir",
