@@ -61,8 +61,9 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
 
 
 def _round(line: Line, acks: Acks) -> int:
-    """The shortest round trip from the sender's tap. Bytes that pass that much later than those behind them had been lost
-    before the tap, and were sent again when this was told; sooner, they were merely overtaken (RFC 8985 section 6.2)."""
+    """The shortest round trip from the sender's tap. Bytes that pass so much later than those behind them had been lost
+    before the tap, and were sent again when this was told; sooner, they were merely overtaken (RFC 8985 section 6.2).
+    """
     trips = [
         told - whole
         for told, end in zip(acks.times, acks.ends, strict=True)

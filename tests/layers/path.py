@@ -1,8 +1,8 @@
 """A TCP connection over a row of taps in miniature: a deterministic simulator that knows the truth.
 
-Two ends with windows, delayed acknowledgements, fast retransmit and timers; hops between them that delay, queue, stop, lose,
-reorder and cut frames; taps between the hops. It counts in absolute offsets; only what the taps hand out has sequence
-numbers of 32 bits.
+Two ends with windows, delayed acknowledgements, fast retransmit and timers; hops between them that delay, queue, stop,
+lose, reorder and cut frames; taps between the hops. It counts in absolute offsets; only what the taps hand out has
+sequence numbers of 32 bits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN, Flows, Packets
 from proxy.trace.handover import Record, address
@@ -154,9 +155,13 @@ class End:
         else:
             self.ack_timer += 1
             mine = self.ack_timer
-            self.net.at(self.net.now + 40 * MS, lambda: mine == self.ack_timer and self.send(self.nxt, 0))
+            self.net.at(self.net.now + 40 * MS, lambda: self.told_late(mine))
         if self.got > before:
             self.readable()
+
+    def told_late(self, mine: int) -> None:
+        if mine == self.ack_timer:
+            self.send(self.nxt, 0)
 
     def acked(self, segment: Segment) -> None:
         ack = segment.ack
@@ -233,7 +238,7 @@ class Net:
 
     def _hop(self, segment: Segment, number: int) -> None:
         for when, part in self.hops[number].carry(self.now, segment, self.rng):
-            self.at(when, lambda part=part: self._arrive(part, number))
+            self.at(when, partial(self._arrive, part, number))
 
     def _arrive(self, segment: Segment, number: int) -> None:
         up = segment.direction == UP

@@ -13,7 +13,6 @@ from proxy.layers.join import Joiner
 from proxy.layers.packet import Flows
 from proxy.layers.split import Layout, Split
 from proxy.layers.verdict import Verdict, judge
-from proxy.trace.handover import Record
 from tests.layers.path import DOWN, MS, UP, US, Ask, Hop, Net
 
 PLACES = ("link px", "ovs br0", "link app")

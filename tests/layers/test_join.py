@@ -1,4 +1,4 @@
-"""The joiner against the simulator's truth: every stamp right, every sum exact, and Missing where a tap has not seen all."""
+"""The joiner against the simulator's truth: stamps right, sums exact, and Missing where a tap has not seen all."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_stamp_is_right(hops, requests, seed, starts, frame, room, loss, s
         assert isinstance(split, Split), split
         check(split, record, net)
         assert split.anchor == "syn"
-        assert not split.lost or loss
+        assert not split.lost or loss or swap  # what is overtaken for longer than a round trip looks lost
         assert not loss or set(split.lost) <= {*split.layout.places, "proxy", "backend"}
     assert joiner.counts == {"syn": len(records)}
 
@@ -220,10 +220,8 @@ def test_probes_and_copies_of_what_has_arrived_change_nothing() -> None:
     again = Segment(
         UP, record.request_start - 40, 140, record.response_start, 512
     )  # of the request before, and this one
-    split = spoiled(
-        net, record,
-        *((record.write_ns + at * MS, one) for at, one in ((45, told), (50, probe), (51, told), (60, probe_of_one), (70, again))),
-    )  # fmt: skip
+    extra = ((45, told), (50, probe), (51, told), (60, probe_of_one), (70, again))
+    split = spoiled(net, record, *((record.write_ns + at * MS, one) for at, one in extra))
     assert isinstance(split, Split)
     assert split.stamps == stamps
     assert split.lost == {}
@@ -263,10 +261,10 @@ def test_an_attempt_without_a_response_waits_where_it_got_to(seen: tuple[int, in
     *_, record = net.run(small(2))
     for number, tap in enumerate(net.taps):
         asked, answered = number < seen[0], 3 - number < seen[1]
+        until = record.first_byte_ns - 20 * US if asked else 0
         tap[:] = [
-            (ts, one) for ts, one in tap
-            if ts < record.write_ns or (asked if one.direction == UP and ts < record.first_byte_ns - 20 * US else answered)
-        ]  # fmt: skip
+            (ts, one) for ts, one in tap if ts < record.write_ns or (ts < until if one.direction == UP else answered)
+        ]
     failed = record._replace(
         end_ns=record.end_ns + 500 * MS, flags=FAILED, first_byte_ns=0, response_end=record.response_start
     )
@@ -341,7 +339,12 @@ def test_drops_of_a_ring_are_told() -> None:
     assert not first.incomplete
     assert isinstance(second, Split)
     assert second.incomplete
-    assert third == Missing("ring-drops", "no-packets none within the attempt") or third.reason == "ring-drops"
+    assert isinstance(third, Missing)
+    assert third.reason == "hole"  # no drops are known of that time
+    joiner.dropped(0, records[2].end_ns, records[2].end_ns + 10 * MS)
+    third = joiner.join(records[2], layout(2))
+    assert isinstance(third, Missing)
+    assert third.reason == "ring-drops"
 
 
 def test_memory_is_bounded() -> None:
