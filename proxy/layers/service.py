@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers.inbox import Inbox
-from proxy.layers.joining import WAIT_NS, Joining
+from proxy.layers.joining import WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
 from proxy.layers.ring import NoInterface, TapError
 from proxy.layers.select import MOST_PEERS, program
@@ -178,12 +178,12 @@ class Service:
             return
         self._joining.add(record)
 
-    def _resolve(self, record: Record) -> tuple[tuple[int, ...], Way] | None:
+    def _resolve(self, record: Record) -> Resolved | None:
         """The taps that a connection passes, opened where they are not yet, and its way."""
         now = asyncio.get_running_loop().time()
         way = self._ways.of(_address(record.local), _address(record.peer), now)
         slots = () if way is None else self._open(way)
-        return (slots, way) if way is not None and slots else None
+        return Resolved(slots, way, self._taps.since_ns(slots)) if way is not None and slots else None
 
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.

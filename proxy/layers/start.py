@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -44,7 +45,8 @@ def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
             "give --otlp none to count only. The proxy's own admin listener takes spans too: "
             "--otlp http://127.0.0.1:9901 --otlp-protocol http/protobuf"
         )
-    directory = unixctl.run_directory()
+    named = os.environ.get("OVS_RUNDIR")  # as Open vSwitch's own programs have it
+    directory = Path(named) if named else unixctl.run_directory()
     switch = None if directory is None else OpenVSwitch(directory)
     look = _look(interfaces, places, switch)
     chosen, widen = _ports(settings.wire.ports, ports)

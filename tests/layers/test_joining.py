@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from unittest import mock
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from proxy.layers import joining, otlp, spans
-from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining
+from proxy.layers import frames, joining, otlp, spans
+from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
@@ -27,14 +28,15 @@ class Bench:
         self.tally = Tally()
         self.blobs: list[tuple[bytes, int]] = []
         self.said: list[str] = []
-        self.way: tuple[tuple[int, ...], Way] | None = ((0, 1), WAY)
-        self.joining = Joining(
-            self.tally,
-            lambda record: self.way,
-            lambda blob, number: self.blobs.append((blob, number)),
-            self.said.append,
-            None if described is None else lambda record, way: described,
-        )
+        self.way: Resolved | None = Resolved((0, 1), WAY, 0)
+        with mock.patch.object(joining, "Flows", frames.Flows):  # which the simulated path writes to
+            self.joining = Joining(
+                self.tally,
+                lambda record: self.way,
+                lambda blob, number: self.blobs.append((blob, number)),
+                self.said.append,
+                None if described is None else lambda record, way: described,
+            )
 
     def hear(self, net: Net) -> None:
         for tap in range(len(net.taps)):
@@ -120,7 +122,7 @@ def test_each_record_ends_in_one_count() -> None:
     bench.way = None
     bench.joining.add(records[0])
     bench.joining.step(records[0].end_ns + WAIT_NS, 1.0)
-    bench.way = ((0, 1), WAY)
+    bench.way = Resolved((0, 1), WAY, 0)
     bench.joining.add(records[1])
     bench.joining.add(records[2]._replace(local_port=1))
     bench.joining.add(records[3]._replace(flags=8))
@@ -164,6 +166,16 @@ def test_connections_that_no_tap_sees_are_told_of_once_in_a_while() -> None:
     assert len(bench.said) == 2
     assert "are not seen on veth-px, veth-app" in bench.said[0]
     assert "NAT" in bench.said[0]
+
+
+def test_what_was_before_the_taps_is_no_sign_of_another_address() -> None:
+    bench = Bench()
+    _, (record,) = run(Ask())
+    bench.way = Resolved((0, 1), WAY, record.write_ns + 1)
+    for _ in range(UNSEEN):
+        bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 10.0)
+    assert (bench.said, dict(bench.tally.missing)) == ([], {NO_TAP: UNSEEN})
 
 
 def test_drops_of_a_ring_make_a_split_incomplete() -> None:

@@ -85,3 +85,38 @@ def test_every_kind_of_way_has_the_same_invariants(tmp_path: Path, kind: Kind, h
         named = {wire.attributes["spanway.wire.split"].partition(" | ")[0].split()[0] for wire in wires.values()}
         assert named == {"proxy"}
         assert len(taps.split(", ")) == {"veth": 1, "bridge": 2, "ovs": 2}[kind] + (here and kind != "veth")
+
+
+@pytest.mark.parametrize(
+    ("kind", "here", "between"),
+    [
+        ("ovs", False, ["ovs wfnd-br0"]),
+        ("bridge", False, ["bridge wfnd-br0"]),
+        ("bridge", True, ["link", "bridge wfnd-br0"]),
+        ("veth", True, []),
+    ],
+)
+def test_the_way_is_found_for_the_address_of_the_backend(
+    tmp_path: Path, kind: Kind, here: bool, between: list[str]
+) -> None:
+    with laboratory("wfnd", kind, proxy_here=here) as lab, Wired(lab, tmp_path, interfaces="auto") as wired:
+        wired.load(20, 1, "small", 1)  # what makes the backend known
+        begun = wired.settled(20)["joined"]
+        wired.load(200, 4, "small", 2)
+        counts = wired.settled(220)
+        joined = int(counts["joined"] - begun)
+        assert joined >= 190, missing(counts)  # a connection that is older than the taps is voted on
+        wires, _ = wired.spans(2, joined)
+        told = [wire.attributes for wire in wires.values()]
+        assert {one["spanway.wire.taps"] for one in told} == {
+            ", ".join(name for name, namespace in lab.plan.on_the_way("app") if namespace is None)
+        }
+        for place in between:
+            assert all(f" {place} > " in f" {one['spanway.wire.split']}".replace("|", "") for one in told)
+        if kind == "ovs":
+            described = [one for one in told if "spanway.wire.ovs.bridge" in one]
+            assert len(described) > joined / 2
+            for one in described:
+                assert one["spanway.wire.ovs.bridge"] == lab.plan.bridges[0]
+                assert one["spanway.wire.ovs.in_port"] == lab.proxy.port
+                assert one["spanway.wire.ovs.out_port"] == lab.backends["app"].port

@@ -77,6 +77,8 @@ class Wired:
 
     def _within(self, name: str, namespace: str | None, *command: str) -> Process:
         environ = {**unsettled(), "PYTHONPATH": str(ROOT)}
+        if self.lab.switch is not None:
+            environ["OVS_RUNDIR"] = str(self.lab.switch.run_directory)
         return Process(name, [*inside(namespace), *command], self.folder / f"{name}.log", environ=environ)
 
     def start_backend(self, receive: int = 0) -> Process:
