@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN, Flows, Packets
+from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN, Flows, Packets, parse
 from proxy.trace.handover import Record, address
+from tests.layers.blocks import Segment as Frame
+from tests.layers.blocks import block
 
 US, MS = 1_000, 1_000_000
 START = 1_800_000_000_000_000_000
@@ -317,14 +319,16 @@ class Net:
         self, flows: Flows, tap: int, keep: Callable[[int, Segment], bool] = lambda ts, segment: True
     ) -> Packets:
         out = Packets()
-        ours = LOCAL + LOCAL_PORT.to_bytes(2, "big"), PEER + PEER_PORT.to_bytes(2, "big")
-        up = int(ours[0] > ours[1])
+        last = self.taps[tap][-1][0] if self.taps[tap] else self.now
+        known = Frame(source="10.8.0.2", target="10.8.0.9", source_port=LOCAL_PORT, target_port=PEER_PORT, ts_ns=last)
+        parse(block([known.frame()]), flows, Packets())
+        place = flows.find(LOCAL, LOCAL_PORT, PEER, PEER_PORT)
+        assert place is not None
+        number, up = place
         rows = []
         for ts, one in self.taps[tap]:
             if not keep(ts, one):
                 continue
-            number = flows._number(b"".join(sorted(ours)), ts)
-            assert number >= 0
             start, other = self.starts[one.direction], self.starts[1 - one.direction]
             direction = up if one.direction == UP else 1 - up
             rows.append(
@@ -334,7 +338,7 @@ class Net:
                     one.length, min(one.window, 65535), one.flags, -1, direction, 0, 0, 1, one.length + 66,
                 )
             )  # fmt: skip
-        out.data += b"".join(rows)
+        out.data.extend(b"".join(rows))
         return out
 
     def whole(self, tap: int, direction: int, low: int, high: int, since: int) -> int:

@@ -14,11 +14,11 @@ from typing import NamedTuple, cast
 import uvloop
 
 from proxy.demo.lab.lab import Lab
-from proxy.layers.join import Joiner
+from proxy.layers.join import AFTER_NS, Joiner
 from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.ring import Ring
 from proxy.layers.select import program
-from proxy.layers.split import Layout
+from proxy.layers.split import Layout, Missing, Split
 from proxy.trace.handover import REUSED, Record, address
 
 END = b"\r\n\r\n"
@@ -128,8 +128,9 @@ class Load:
         self.flows = Flows()
         self.joiner = Joiner(self.flows, bytes_kept=1 << 30)
         self.layout = Layout(range(len(opened)), places)
+        self.splits: list[tuple[Told, Split | Missing]] = []
         self.drops = self.packets = 0
-        self.feed_s = 0.0
+        self.feed_s = self.join_s = 0.0
 
     def hear(self) -> None:
         """Everything that has arrived, into the joiner."""
@@ -142,7 +143,16 @@ class Load:
             self.feed_s += time.process_time() - begin
             self.packets += len(out)
 
-    def run(self, wants: Sequence[Want], connections: int, stall: Callable[[], None] = lambda: None) -> list[Told]:
+    def join(self, told: list[Told], before_ns: int) -> None:
+        """Join what ended before a time, and take it out of ``told``."""
+        begin = time.process_time()
+        ended = [one for one in told if one.record.end_ns < before_ns]
+        self.splits += [(one, self.joiner.join(one.record, self.layout)) for one in ended]
+        told[:] = [one for one in told if one.record.end_ns >= before_ns]
+        self.join_s += time.process_time() - begin
+        self.joiner.forget(before_ns - 2_000_000_000)
+
+    def run(self, wants: Sequence[Want], connections: int, stall: Callable[[], None] = lambda: None) -> None:
         """Ask everything over so many connections at once."""
         waiting = iter(wants)
         told: list[Told] = []
@@ -159,6 +169,7 @@ class Load:
                 while True:
                     await asyncio.sleep(0.02)
                     self.hear()
+                    self.join(told, time.time_ns() - AFTER_NS)
 
             listening = asyncio.create_task(listen())
             async with asyncio.timeout(100):
@@ -169,5 +180,5 @@ class Load:
         with self._lab.within():
             uvloop.run(all_of_them())
         self.hear()
+        self.join(told, time.time_ns())
         self.drops += sum(ring.statistics()[1] for ring in self._rings)
-        return told
