@@ -9,11 +9,11 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from proxy.layers import frames, joining, otlp, spans
+from proxy.layers.find import Interface
 from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
-from proxy.layers.find import Interface
 from proxy.layers.ways import Way
 from proxy.trace.handover import Record
 from tests.layers.path import MS, US, Ask, Hop, Net
