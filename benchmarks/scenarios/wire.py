@@ -56,13 +56,13 @@ class Wire(Scenario):
         """One saturated load."""
         if point.label == NOBODY:
             reading = saturate(lab, peer, variant, CONNECTIONS)
-            return Reading(reading.values | {"wire": 0.0}, reading.faults, reading.noise)
+            return Reading({**reading.values, "wire": 0.0}, reading.faults, reading.noise)
         with listening(lab) as process:
             begun, before = time.monotonic(), _cpu_s(process.pid)
             reading = saturate(lab, peer, variant, CONNECTIONS)
             share = (_cpu_s(process.pid) - before) / (time.monotonic() - begun)
         time.sleep(LOOK)
-        return Reading(reading.values | {"wire": share}, reading.faults, reading.noise)
+        return Reading({**reading.values, "wire": share}, reading.faults, reading.noise)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
 TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
 LOOK: Final = 5.0  # seconds between two clearances of old packets
+READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 DATAGRAMS: Final = 256  # read at a time
@@ -237,7 +238,7 @@ class Service:
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()
-        next_status = next_look = loop.time()
+        next_status = next_look = next_read = loop.time()
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
@@ -246,6 +247,9 @@ class Service:
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())
+            if self._switching is not None and now >= next_read:
+                next_read = now + READ
+                self._switching.read()
             if now >= next_status:
                 next_status = now + STATUS
                 self._status()
@@ -295,6 +299,7 @@ class Service:
             rings=len(self._taps),
             pending=self._joining.pending,
             ready=not self.reasons(),
+            switch=() if self._switching is None else self._switching.samples,
         )
 
 

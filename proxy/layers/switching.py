@@ -1,18 +1,18 @@
 """What Open vSwitch does with a joined connection, asked beside the loop and remembered: attributes for its spans.
 
-One question per connection and minute, one at a time, answered by `ofproto/trace`. Where the switch does not answer, spans
-are without these attributes and a line says so; joining does not need it.
+One question per connection and minute, one at a time, answered by `ofproto/trace`. Where the switch does not answer,
+spans are without these attributes and a line says so; joining does not need it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from proxy.layers.ovs import fdb, flow_trace
+from proxy.layers.ovs import counters, fdb, flow_trace
 from proxy.layers.ovs.flow_trace import Connection
 from proxy.layers.ovs.rpc import OvsError
 from proxy.trace import semconv_wire
@@ -47,6 +47,9 @@ class Switching:
         self._known: dict[tuple[bytes, int, bytes, int], tuple[float, Mapping[str, Value] | None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self._silent_until = 0.0
+        self._reading: asyncio.Task[None] | None = None
+        self.samples: Sequence[counters.Sample] = ()
+        """What the switch counts of its own work, as it was last asked."""
 
     def __repr__(self) -> str:
         return f"Switching({self._switch!r}, {len(self._known)} connections)"
@@ -100,10 +103,23 @@ class Switching:
             semconv_wire.OVS_ACTIONS.name: found.actions,
         }
 
+    def read(self) -> None:
+        """Have the switch's counters read again, beside the loop; nothing while that is under way."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            self.samples = await asyncio.to_thread(lambda: counters.read(self._switch.control()))
+        except OvsError as problem:
+            self.samples = ()
+            self._complain(f"Open vSwitch does not tell its counters: {problem}")
+
     def close(self) -> None:
         """End what is being asked."""
-        if self._asking is not None:
-            self._asking.cancel()
+        for task in (self._asking, self._reading):
+            if task is not None:
+                task.cancel()
 
 
 def _crossing(way: Way) -> _Crossing | None:

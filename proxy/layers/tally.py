@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from prometheus_client import Metric
@@ -16,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from proxy import __version__
+from proxy.layers.ovs.counters import Sample
 from proxy.trace.ledger import ExportCounters
 
 
@@ -65,8 +67,17 @@ class Tally:
 class _Families(Collector):
     """A moment as prometheus_client wants to read it."""
 
-    def __init__(self, tally: Tally, export: ExportCounters, rings: int, pending: int, ready: bool) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        export: ExportCounters,
+        rings: int,
+        pending: int,
+        ready: bool,
+        switch: Sequence[Sample],
+    ) -> None:
         self._tally = tally
+        self._switch = switch
         self._export = export
         self._gauges = (
             ("spanway_wire_rings", "Interfaces that are listened to.", rings),
@@ -111,11 +122,33 @@ class _Families(Collector):
         yield dropped
         for name, text, number in self._gauges:
             yield GaugeMetricFamily(name, text, value=number)
+        yield from _of_switch(self._switch)
         yield InfoMetricFamily(
             "spanway_build", "What runs.", value={"version": __version__, "python_version": platform.python_version()}
         )
 
 
-def expose(tally: Tally, export: ExportCounters, *, rings: int, pending: int, ready: bool) -> tuple[bytes, str]:
-    """The page /metrics, and its Content-Type."""
-    return generate_latest(_Families(tally, export, rings, pending, ready)), CONTENT_TYPE_PLAIN_0_0_4
+def _of_switch(samples: Sequence[Sample]) -> Iterator[Metric]:
+    """What Open vSwitch counts, under the names that `ovs.counters` gives."""
+    for name, group in groupby(sorted(samples), key=lambda sample: sample.name):
+        metric: Metric | None = None
+        for sample in group:
+            if metric is None:
+                metric = Metric(name.removesuffix("_total"), "Open vSwitch's own account.", sample.kind)
+            metric.add_sample(name, dict(sample.labels), sample.value)
+        if metric is not None:
+            yield metric
+
+
+def expose(
+    tally: Tally,
+    export: ExportCounters,
+    *,
+    rings: int,
+    pending: int,
+    ready: bool,
+    switch: Sequence[Sample] = (),
+) -> tuple[bytes, str]:
+    """The page /metrics, and its Content-Type; ``switch`` is what Open vSwitch counts."""
+    families = _Families(tally, export, rings, pending, ready, switch)
+    return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from unittest import mock
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from proxy.layers import frames, joining, otlp, spans
+from proxy.layers import joining, otlp, spans
 from proxy.layers.find import Interface
 from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
 from proxy.layers.packet import Packets
@@ -29,14 +28,13 @@ class Bench:
         self.blobs: list[tuple[bytes, int]] = []
         self.said: list[str] = []
         self.way: Resolved | None = Resolved((0, 1), WAY, 0)
-        with mock.patch.object(joining, "Flows", frames.Flows):  # which the simulated path writes to
-            self.joining = Joining(
-                self.tally,
-                lambda record: self.way,
-                lambda blob, number: self.blobs.append((blob, number)),
-                self.said.append,
-                None if described is None else lambda record, way: described,
-            )
+        self.joining = Joining(
+            self.tally,
+            lambda record: self.way,
+            lambda blob, number: self.blobs.append((blob, number)),
+            self.said.append,
+            None if described is None else lambda record, way: described,
+        )
 
     def hear(self, net: Net) -> None:
         for tap in range(len(net.taps)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.layers.ovs.counters import Sample
 from proxy.layers.tally import Tally, expose
 from proxy.trace.ledger import ExportCounters
 
@@ -19,9 +20,13 @@ def counted() -> Tally:
 
 
 def test_prometheus_reads_every_count() -> None:
-    body, kind = expose(
-        counted(), ExportCounters(acknowledged=5, dropped={"refused": 2}), rings=2, pending=3, ready=True
-    )
+    switch = [
+        Sample("spanway_ovs_datapath_lookups_total", (("datapath", "netdev@ovs-netdev"), ("result", "hit")), 7),
+        Sample("spanway_ovs_datapath_flows", (("datapath", "netdev@ovs-netdev"),), 4),
+        Sample("spanway_ovs_datapath_lookups_total", (("datapath", "netdev@ovs-netdev"), ("result", "missed")), 2),
+    ]
+    export = ExportCounters(acknowledged=5, dropped={"refused": 2})
+    body, kind = expose(counted(), export, rings=2, pending=3, ready=True, switch=switch)
     assert kind.startswith("text/plain; version=0.0.4")
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -36,6 +41,9 @@ def test_prometheus_reads_every_count() -> None:
     assert samples[("spanway_wire_packets_total", "veth1")] == 90
     assert samples[("spanway_wire_packets_dropped_total", "veth1")] == 3
     assert samples[("spanway_spans_dropped_total", "refused")] == 2
+    assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "hit")] == 7
+    assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "missed")] == 2
+    assert samples[("spanway_ovs_datapath_flows", "netdev@ovs-netdev")] == 4
     assert samples[("spanway_wire_rings",)] == 2
     assert samples[("spanway_wire_records_pending",)] == 3
     assert samples[("spanway_wire_ready",)] == 1
