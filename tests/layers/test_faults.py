@@ -132,7 +132,6 @@ def test_a_stalled_proxy() -> None:
 def test_a_backend_that_does_not_read() -> None:
     trial = Trial(ask=lambda ask: replace(ask, size=300_000, not_reading=50 * MS), fault=nothing, room=16_384)
     assert trial.words() == ["peer not reading"] * 30
-    assert any(split.zero_window_ns[0] > 20 * MS for split in trial.splits)  # often it shrinks, without reaching 0
     assert all(split.zero_window_ns[1] == 0 for split in trial.splits)
 
 
