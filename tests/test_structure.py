@@ -38,6 +38,8 @@ SHORT = {
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",
     "proxy/meaning.py",
+    "proxy/layers/ovs/fdb.py",
+    "proxy/layers/ovs/unixctl.py",
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",
