@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.admission import act, admit, trace
+from proxy.admission import account, act, admit, trace
 from proxy.attempt import Attempt
 from proxy.errors import Fault, Kind
 from proxy.forward import may_keep, own_lines, request_head
@@ -62,6 +62,8 @@ class Exchange(Request):
             self.route = route = worker.table.match(self.host, self.path)
             self.route_ns = time_ns()
             trace(self, route)
+            if worker.kernel:
+                account(self)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
                 return

@@ -9,6 +9,7 @@ from proxy.balance.registry import Registry
 from proxy.bounds import Bounds
 from proxy.connect.pool import Connector, Pool
 from proxy.errors import Kind
+from proxy.net import tcp_info
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
@@ -66,6 +67,7 @@ class Worker:
         self.exporter = exporter
         self.access_log = access_log
         self.handover = Handover(settings.wire.socket)
+        self.kernel = settings.wire.kernel == "always"  # whether recorded requests have the kernel's account
         self.ledger = Ledger()
         self.registry = Registry(settings.eject_after, settings.eject_time)
         self.connector = Connector(
@@ -148,6 +150,8 @@ class Worker:
 
         A request's own code is met once per request, cold; a row of records in one loop costs half as much.
         """
+        if exchange.tcp is not None:
+            exchange.tcp = tcp_info.end(exchange.downstream, exchange.tcp)
         self._finished.append(exchange)
         if len(self._finished) >= _TOGETHER:
             self.settle()
@@ -217,7 +221,10 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
-        self.connector.divide(self.handover.look(loop_time))
+        listening = self.handover.look(loop_time)
+        self.connector.divide(listening)
+        if self.settings.wire.kernel == "wire":
+            self.kernel = listening
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

@@ -10,6 +10,7 @@ cdef class Upstream:
     cdef public str peer_address
     cdef public int peer_port
     cdef public object pool
+    cdef public object probe
     cdef public long long served
     cdef public bytes span_attributes
     cdef public bint tapped

@@ -12,6 +12,7 @@ from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
     from proxy.connect.pool import Pool
+    from proxy.net.tcp_info import Probe
 
 _RESCUED: Final = 256 * 1024  # bytes, one read
 
@@ -57,6 +58,7 @@ class Upstream:
         "peer_address",
         "peer_port",
         "pool",
+        "probe",
         "served",
         "span_attributes",
         "tapped",
@@ -78,6 +80,7 @@ class Upstream:
         self.opened: asyncio.Future[None] | None = None
         self.local_address, self.local_port = "", 0
         self.peer_address, self.peer_port = "", 0
+        self.probe: Probe | None = None
         self.tapped = False  # its local port is one that the wire taps
         self.span_attributes: bytes | None = None
         self.wire_ends: bytes | None = None
@@ -134,6 +137,8 @@ class Upstream:
         borrower, self.borrower = self.borrower, None
         if borrower is not None:
             borrower.upstream_lost(exc)
+        if self.probe is not None:
+            self.probe.close()
 
     def _rescue(self) -> None:
         """Read what arrived before our own write failed: often the answer that says why (a 4xx during an upload)."""

@@ -149,8 +149,9 @@ class Joiner:
             proposed = _proposed(record, windows, place[1])
             if proposed is not None:
                 flow.anchors.vote(record.write_ns, proposed)
-                if anchor is None:
-                    found = self._split(record, layout, windows, place, flow.anchors.at(record.write_ns))
+                elected = flow.anchors.at(record.write_ns)
+                if elected != anchor and isinstance(found, Missing):
+                    found = self._split(record, layout, windows, place, elected)
             elif not any(windows):
                 found = Missing("no-packets", "none within the attempt")
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:

@@ -35,11 +35,20 @@ KEPT_NS: Final = 30_000_000_000
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
 _PEERS: Final = 1024  # of which that is counted
 NO_TAP: Final = "no-tap"
-"""Reason: nothing is known of the way to the backend yet, or its interfaces cannot be listened to."""
+"""Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
-Resolve = Callable[["Record"], "tuple[tuple[int, ...], Way] | None"]
-"""The slots of the taps that a record's connection passes, and the way; None as long as it is not known. Never waits."""
-Describe = Callable[["Record"], "Mapping[str, Value] | None"]
+
+class Resolved(NamedTuple):
+    """The slots of the taps that a connection passes, its way, and since when all of them listen (Unix nanoseconds)."""
+
+    slots: tuple[int, ...]
+    way: Way
+    since_ns: int
+
+
+Resolve = Callable[["Record"], Resolved | None]
+"""The taps that a record's connection passes; None as long as they are not known. Never waits."""
+Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 
 
@@ -103,9 +112,10 @@ class Joining:
 
     def add(self, record: Record) -> None:
         """A record that has arrived."""
-        self._resolve(record)  # so that it is known when the record is due, and listened to for the next one
-        if self._describe is not None:
-            self._describe(record)
+        # So that it is known when the record is due, and listened to for the next one.
+        resolved = self._resolve(record)
+        if self._describe is not None and resolved is not None:
+            self._describe(record, resolved.way)
         if len(self._waiting) >= MOST:
             self._tally.dropped += 1
             return
@@ -132,11 +142,12 @@ class Joining:
         if resolved is None:
             tally.missing[NO_TAP] += 1
             return
-        slots, way = resolved
+        slots, way, since_ns = resolved
         found = self._joiner.join(record, self._layout(slots, way))
         if isinstance(found, Missing):
-            tally.missing[found.reason] += 1
-            if found.reason == "no-packets":
+            late = found.reason == "no-packets" and record.write_ns < since_ns
+            tally.missing[NO_TAP if late else found.reason] += 1
+            if found.reason == "no-packets" and not late:
                 self._not_seen(record, way)
             return
         self._unseen.pop(record.peer, None)
@@ -145,7 +156,8 @@ class Joining:
         tally.joined += 1
         tally.incomplete += found.incomplete
         tally.verdicts[verdict.verdict] += 1
-        blob, spans = encode(record, found, verdict, way, None if self._describe is None else self._describe(record))
+        described = None if self._describe is None else self._describe(record, way)
+        blob, spans = encode(record, found, verdict, way, described)
         tally.spans += spans
         self._offer(blob, spans)
 

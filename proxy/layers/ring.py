@@ -101,6 +101,7 @@ class Ring:
         self.ifindex: Final = ifindex
         self._count: Final = blocks
         self._next = 0
+        self._down = False
         self._socket = _open_in(netns_fd)
         try:
             self.select(program)
@@ -155,13 +156,15 @@ class Ring:
         """The blocks that are there now, oldest first, read-only; each goes back to the kernel as the next is taken.
 
         A block must not be looked at after that: copy what is to stay. Raises, once no block is left, `NoInterface` or
-        `InterfaceDown` if that is what became of the interface.
+        `InterfaceDown` if that is what became of the interface. What became of one that is down can only be asked for:
+        call this now and then.
         """
         while self._blocks:
             block = self._blocks[self._next]
             if not _STATUS.unpack_from(block, _STATUS_AT)[0] & _USER:
                 self._check()
                 return
+            self._down = False
             view = block.toreadonly()
             try:
                 yield view
@@ -175,8 +178,11 @@ class Ring:
     def _check(self) -> None:
         """Raise what the kernel has to say about the interface."""
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise _refusal(code, self.ifindex, self._socket)
+        # One that goes away is set down first, and only that is told.
+        if code or (self._down and not _exists(self._socket, self.ifindex)):
+            error = _refusal(code, self.ifindex, self._socket)
+            self._down = isinstance(error, InterfaceDown)
+            raise error
 
     def statistics(self) -> Statistics:
         """What came since the last call. Raises `OSError` once closed."""
@@ -260,12 +266,18 @@ def _bind(tap: socket.socket, ifindex: int) -> None:
         raise _refusal(code, ifindex, tap)
 
 
+def _exists(tap: socket.socket, ifindex: int) -> bool:
+    """Whether there is an interface of this number in the namespace of the socket."""
+    try:
+        fcntl.ioctl(tap, _SIOCGIFNAME, struct.pack("=16si20x", b"", ifindex))  # struct ifreq, for a name
+    except OSError:
+        return False
+    return True
+
+
 def _refusal(code: int, ifindex: int, tap: socket.socket) -> TapError:
     """What an errno of bind() or of a bound socket says about the interface."""
-    try:
-        # struct ifreq: a name to be filled in, and a number; asked in the namespace of the socket.
-        fcntl.ioctl(tap, _SIOCGIFNAME, struct.pack("=16si20x", b"", ifindex))
-    except OSError:
+    if not _exists(tap, ifindex):
         return NoInterface(f"there is no interface {ifindex}: it has gone, or never was; 'ip link' lists what there is")
     if code == errno.ENETDOWN:
         return InterfaceDown(f"interface {ifindex} is down and shows no packets; 'ip link set dev NAME up' lets it")

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Collection
 from typing import Final
 
-SNAP: Final = 96  # bytes: Ethernet, two tags, IPv4 with no options, and 54 bytes of TCP
-SNAP_IPV6: Final = 112  # bytes: 20 more of the address, and a hop-by-hop header
+SNAP: Final = 96  # bytes of a frame: Ethernet, two tags, IPv4 without options, and 54 of TCP
+SNAP_LONG: Final = 112  # for IPv4 with options, and for IPv6: a header of 20 more, hop by hop another
 MOST_PEERS: Final = 64  # ports of the other side: further ones would be out of a jump's reach
 
 _WORD, _HALF, _BYTE = 0x00, 0x08, 0x10  # linux/bpf_common.h: BPF_W, BPF_H, BPF_B
@@ -130,6 +130,8 @@ def _find_segment(made: Assembler) -> None:
     made.jump(_JEQ, _IPV4, "v4")
     made.jump(_JEQ, _IPV6, "v6", "reject")
     made.label("v4")
+    made.emit(_LD_IMM, SNAP)
+    made.emit(_ST, 0)
     made.emit(_LD_IND | _BYTE, 0)
     made.jump(_JGE, 0x45, no="reject")
     made.jump(_JGT, 0x4F, "reject")
@@ -137,16 +139,19 @@ def _find_segment(made: Assembler) -> None:
     made.jump(_JSET, 0x3FFF, "reject")  # more fragments, or an offset
     made.emit(_LD_IND | _BYTE, 9)
     made.jump(_JEQ, _TCP, no="reject")
-    made.emit(_LD_IMM, SNAP)
+    made.emit(_LD_IND | _BYTE, 0)
+    made.jump(_JEQ, 0x45, "plain")
+    made.emit(_LD_IMM, SNAP_LONG)
     made.emit(_ST, 0)
     made.emit(_LD_IND | _BYTE, 0)
+    made.label("plain")
     made.emit(_AND, 0xF)
     made.emit(_LSH, 2)
     made.emit(_ADD_X)
     made.emit(_TAX)
     made.go("ports")
     made.label("v6")
-    made.emit(_LD_IMM, SNAP_IPV6)
+    made.emit(_LD_IMM, SNAP_LONG)
     made.emit(_ST, 0)
     made.emit(_LD_IND | _BYTE, 0)
     made.emit(_AND, 0xF0)

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers.inbox import Inbox
-from proxy.layers.joining import WAIT_NS, Joining
+from proxy.layers.joining import WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
 from proxy.layers.ring import NoInterface, TapError
 from proxy.layers.select import MOST_PEERS, program
+from proxy.layers.switching import Switching
 from proxy.layers.tally import Tally, expose
 from proxy.layers.taps import Taps
 from proxy.layers.ways import Fixed, Ways
@@ -36,7 +37,7 @@ from proxy.trace.semconv import SCHEMA_URL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.layers.joining import Describe
+    from proxy.layers.find import OpenVSwitch
     from proxy.layers.ways import Look, Way
     from proxy.settings import Address, Tracing
     from proxy.settings_wire import PortRange
@@ -60,8 +61,8 @@ class Plan(NamedTuple):
     """What `spanway wire` is to do.
 
     ``ports`` are the local ports of the proxy's connections that packets are taken of, None for any; with ``widen``
-    further ones as the proxy tells of them. ``admin`` None is no listener; ``describe`` asks Open vSwitch what it does
-    with a connection, None where nobody does.
+    further ones as the proxy tells of them. ``admin`` None is no listener; ``switch`` is the node's Open
+    vSwitch, if it has one.
     """
 
     socket: Path
@@ -71,7 +72,7 @@ class Plan(NamedTuple):
     tracing: Tracing
     transport: Transport | None
     admin: Address | None
-    describe: Describe | None = None
+    switch: OpenVSwitch | None = None
 
 
 class Service:
@@ -89,7 +90,9 @@ class Service:
         )
         self._inbox: Final = Inbox(plan.socket)
         self._ways: Final = Ways(plan.look, self._open, self._complain)
-        self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, plan.describe)
+        self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complain)
+        describe = None if self._switching is None else self._switching.describe
+        self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, describe)
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
@@ -144,6 +147,8 @@ class Service:
             self._joining.step(time.time_ns(), SLICE)
             await asyncio.sleep(STEP if self._joining.pending else 0)
         self._ways.close()
+        if self._switching is not None:
+            self._switching.close()
         if not await asyncio.to_thread(self._exporter.close, LEAVE):
             say("the collector has not taken the last spans; they are lost")
         self._status()
@@ -173,12 +178,12 @@ class Service:
             return
         self._joining.add(record)
 
-    def _resolve(self, record: Record) -> tuple[tuple[int, ...], Way] | None:
+    def _resolve(self, record: Record) -> Resolved | None:
         """The taps that a connection passes, opened where they are not yet, and its way."""
         now = asyncio.get_running_loop().time()
         way = self._ways.of(_address(record.local), _address(record.peer), now)
         slots = () if way is None else self._open(way)
-        return (slots, way) if way is not None and slots else None
+        return Resolved(slots, way, self._taps.since_ns(slots)) if way is not None and slots else None
 
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.

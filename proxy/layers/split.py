@@ -90,6 +90,7 @@ class Split(NamedTuple):
 
     ``segments``: nanoseconds by name, in the order of `Layout.names`; their sum is ``end_ns - write_ns`` of the record.
     ``pieces``: the chain in order of time, end to end; a long message visits a segment many times.
+    ``stamps``: for each tap, when the request had passed it as a whole, and the response; 0 for what did not.
     ``lost``: bytes that vanished, by place (``backend`` and ``proxy``: beyond the last tap on that side).
     ``recovery_ns``: from when the first of them was sent until the message was whole at the other end.
     ``retransmitted``: bytes that their sender's tap has seen more than once, in both directions.
@@ -102,6 +103,7 @@ class Split(NamedTuple):
     layout: Layout
     segments: dict[str, int]
     pieces: tuple[Piece, ...]
+    stamps: tuple[tuple[int, int], ...]
     lost: dict[str, int]
     recovery_ns: int
     retransmitted: int
@@ -160,6 +162,10 @@ def split(record: Record, layout: Layout, views: Sequence[View], anchor: Literal
         layout,
         segments,
         tuple(pieces),
+        tuple(
+            (one.up.complete(record.request_end) or 0, one.down.complete(record.response_end) or 0 if answered else 0)
+            for one in views
+        ),
         found.lost,
         found.recovery_ns,
         found.retransmitted,
@@ -204,9 +210,7 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
         if asked is not None and asked < end:
             floor = asked  # what came after the request is what it led to
         else:
-            until = last.up.passed(first)  # so much was enough for an answer
-            if until <= record.request_start:
-                raise Astray("order", "answered before it was asked")
+            until = _enough(record, views, first)
     unread = (views[0].down.first_ns, record.first_byte_ns)
     if unread[0] > unread[1]:
         raise Astray("order", "read before it came")
@@ -217,6 +221,20 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
         raise Astray("order", BACKEND)
     chain.append((BACKEND, reached_ns, floor))
     return chain + links, answered, overlap
+
+
+def _enough(record: Record, views: Sequence[View], first_ns: int) -> int:
+    """How much of a request had come to the last tap when its answer began, for one that was not waited for."""
+    until = views[-1].up.passed(first_ns)
+    if until <= record.request_start:
+        raise Astray("order", "answered before it was asked")
+    for number, one in enumerate(views):
+        whole = one.up.complete(record.request_end)
+        told = one.up_acks.reached(record.request_end)
+        further = one.up_acks.reached(until + 1)
+        if (whole is None and told is not None) or (further is not None and further <= first_ns):
+            raise Astray("hole", f"request at tap {number}")
+    return until
 
 
 def _received(record: Record, nearest: View, p1: int) -> list[_Link]:

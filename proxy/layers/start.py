@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -14,7 +15,9 @@ import uvloop
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers import ways
-from proxy.layers.service import Plan, Service
+from proxy.layers.find import OpenVSwitch
+from proxy.layers.ovs import unixctl
+from proxy.layers.service import Plan, Service, say
 from proxy.settings_wire import PortRange
 from proxy.trace.export import make_transport
 from proxy.trace.transport import exports
@@ -42,7 +45,10 @@ def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
             "give --otlp none to count only. The proxy's own admin listener takes spans too: "
             "--otlp http://127.0.0.1:9901 --otlp-protocol http/protobuf"
         )
-    look, describe = _source(interfaces, places)
+    named = os.environ.get("OVS_RUNDIR")  # as Open vSwitch's own programs have it
+    directory = Path(named) if named else unixctl.run_directory()
+    switch = None if directory is None else OpenVSwitch(directory)
+    look = _look(interfaces, places, switch)
     chosen, widen = _ports(settings.wire.ports, ports)
     _permitted()
     logging.basicConfig(level=logging.WARNING, format="spanway: %(message)s", stream=sys.stderr)
@@ -54,7 +60,7 @@ def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
         tracing=tracing,
         transport=make_transport(tracing, __version__) if exports(tracing) else None,
         admin=settings.admin,
-        describe=describe,
+        switch=switch,
     )
     return uvloop.run(_serve(plan))
 
@@ -63,17 +69,18 @@ async def _serve(plan: Plan) -> int:
     return await Service(plan).run()
 
 
-def _source(interfaces: str, places: str) -> tuple[Look, None]:
+def _look(interfaces: str, places: str, switch: OpenVSwitch | None) -> Look:
+    """Who says which interfaces a connection passes."""
     names = tuple(name.strip() for name in interfaces.split(",") if name.strip())
     if places:
         if names != (AUTO,):
             raise SettingsError("--interfaces and --places both say where to look; keep one of them")
-        return ways.written(Path(places)), None
+        return ways.written(Path(places))
     if names == (AUTO,):
-        return ways.found(), None
+        return ways.found(switch, say)
     if not names or AUTO in names:
         raise SettingsError("--interfaces takes 'auto', or names separated by commas, from the proxy to the backend")
-    return ways.named(names), None
+    return ways.named(names)
 
 
 def _ports(usual: PortRange, text: str) -> tuple[PortRange | None, bool]:

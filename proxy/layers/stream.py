@@ -48,12 +48,12 @@ class Track:
         if not times or ts_ns >= times[-1]:
             times.append(ts_ns)
             self.rows += row
-            if len(times) > PACKETS:
-                self.forget(times[PACKETS // 4])
         elif ts_ns >= self.floor_ns:
             at = bisect_right(times, ts_ns)
             times.insert(at, ts_ns)
             self.rows[at * WIDTH : at * WIDTH] = row
+        if len(times) > PACKETS:
+            self.forget(times[PACKETS // 4])
 
     def forget(self, before_ns: int) -> int:
         """Drop packets stamped before ``before_ns``; returns how many."""
@@ -74,27 +74,36 @@ class Line:
     """One direction at one tap, from offset ``low`` on: which bytes passed when.
 
     ``carried`` counts the bytes of [low, ``high``) in all packets, each copy by itself. ``pieces`` are (ts_ns, start,
-    end) of the packets with data, in order of time; a FIN counts as a byte behind the last.
+    end) of the packets with data, in order of time; a FIN counts as a byte behind the last. ``holes`` are (since_ns,
+    until_ns, bytes) of what came later than bytes behind it.
     """
 
-    __slots__ = ("_fronts", "_times", "carried", "low", "pieces")
+    __slots__ = ("_fronts", "_times", "carried", "holes", "low", "pieces")
 
     def __init__(self, low: int, high: int, pieces: list[tuple[int, int, int]]) -> None:
         self.low = low
         self.pieces = pieces
         self._times: list[int] = []
         self._fronts: list[int] = []
+        self.holes: list[tuple[int, int, int]] = []
+        since_ns = 0
         ahead: list[tuple[int, int]] = []  # beyond a hole, by start
         front = low
         carried = 0
         for ts_ns, start, end in pieces:
             carried += min(end, high) - max(start, low)
             if start > front:
+                since_ns = since_ns if ahead else ts_ns
                 insort(ahead, (start, end))
             elif end > front:
+                if ahead:
+                    self.holes.append((since_ns, ts_ns, min(end, ahead[0][0]) - front))
                 front = end
-                while ahead and ahead[0][0] <= front:
-                    front = max(front, ahead.pop(0)[1])
+                joined = 0
+                while joined < len(ahead) and ahead[joined][0] <= front:
+                    front = max(front, ahead[joined][1])
+                    joined += 1
+                del ahead[:joined]
                 self._times.append(ts_ns)
                 self._fronts.append(front)
         self.carried = carried
@@ -137,23 +146,26 @@ class Line:
 class Acks:
     """What the receiver of a direction told the sender, as one tap saw it: only what was news.
 
-    News is a higher offset, or a larger window at the same. ``zero_ns`` is for how long the window was told to be 0.
+    News is a higher offset, or a larger window at the same. ``repeats`` are the stamps of packets without data that
+    said the same again: something has come that does not follow. ``zero_ns`` is for how long the window was told to
+    be 0.
     """
 
-    __slots__ = ("_shut_ns", "ends", "times", "windows", "zero_ns")
+    __slots__ = ("_shut_ns", "ends", "repeats", "times", "windows", "zero_ns")
 
     def __init__(self) -> None:
         self.times: list[int] = []
         self.ends: list[int] = []
         self.windows: list[int] = []
+        self.repeats: list[int] = []
         self.zero_ns = 0
         self._shut_ns = 0
 
     def __repr__(self) -> str:
         return f"Acks({len(self.times)}, to {self.ends[-1] if self.ends else '-'})"
 
-    def add(self, ts_ns: int, end: int, window: int) -> None:
-        """An acknowledgement of everything before ``end``, in order of time."""
+    def add(self, ts_ns: int, end: int, window: int, length: int) -> None:
+        """An acknowledgement of everything before ``end``, in order of time, on a packet with ``length`` bytes."""
         if not window:
             self._shut_ns = self._shut_ns or ts_ns
         elif self._shut_ns:
@@ -164,6 +176,8 @@ class Acks:
             if end < ends[-1]:
                 return
             if end == ends[-1] and window <= self.windows[-1]:
+                if not length:
+                    self.repeats.append(ts_ns)
                 self.windows[-1] = window  # a smaller window is no news, but a larger one after it is
                 return
         self.times.append(ts_ns)
@@ -234,7 +248,7 @@ def view(rows: bytes, up: int, starts: tuple[int, int], request: tuple[int, int]
                 if q <= q1 and q + length > q0:
                     sent.append((ts_ns, q, q + length))
             if flags & ACK:
-                down_acks.add(ts_ns, p + ((ack - p_seq + _HALF) & _MODULO) - _HALF, window)
+                down_acks.add(ts_ns, p + ((ack - p_seq + _HALF) & _MODULO) - _HALF, window, length)
         else:
             if length:
                 p += ((seq - p_seq + _HALF) & _MODULO) - _HALF
@@ -242,5 +256,5 @@ def view(rows: bytes, up: int, starts: tuple[int, int], request: tuple[int, int]
                 if p <= p1 and p + length > p0:
                     received.append((ts_ns, p, p + length))
             if flags & ACK:
-                up_acks.add(ts_ns, q + ((ack - q_seq + _HALF) & _MODULO) - _HALF, window)
+                up_acks.add(ts_ns, q + ((ack - q_seq + _HALF) & _MODULO) - _HALF, window, length)
     return View(Line(q0, q1, sent), Line(p0, p1, received), up_acks, down_acks, packets)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.layers.ring import InterfaceDown, NoInterface, Ring, TapError
 
 if TYPE_CHECKING:
-    from proxy.layers.ways import Interface
+    from proxy.layers.find import Interface
 
 log: Final = logging.getLogger(__name__)
 
@@ -50,11 +51,12 @@ class RingLike(Protocol):
 
 
 class _Tap:
-    __slots__ = ("interface", "ring", "used")
+    __slots__ = ("interface", "ring", "since_ns", "used")
 
     def __init__(self, interface: Interface, ring: RingLike, now: float) -> None:
         self.interface: Final = interface
         self.ring: Final = ring
+        self.since_ns = time.time_ns()
         self.used = now
 
 
@@ -114,11 +116,16 @@ class Taps:
         log.info("listening to %s", interface.name)
         return free
 
+    def since_ns(self, slots: Sequence[int]) -> int:
+        """Since when all of these have been listening as they do now, Unix nanoseconds."""
+        return max(self._taps[slot].since_ns for slot in slots)
+
     def select(self, program: bytes) -> None:
         """Put another filter in force, at every tap."""
         self._program = program
         for tap in self._taps.values():
             tap.ring.select(program)
+            tap.since_ns = time.time_ns()
 
     def _readable(self, slot: int) -> None:
         tap = self._taps.get(slot)

@@ -26,7 +26,7 @@ _WORDS: Final = {"proxy": PROXY, CLIENT: SENDING, BACKEND: APPLICATION, BACKEND_
 
 
 class Verdict(NamedTuple):
-    """``verdict`` is a value of `semconv_wire.VERDICTS`, about ``place`` (of `Split.places`, or where packets vanished).
+    """``verdict`` is a value of `semconv_wire.VERDICTS`, about ``place``: of `Split.places`, or where packets vanished.
 
     ``excess_ns``: what that place, or with loss the whole attempt, took beyond the usual. ``wait_ns``: the whole wait.
     ``usual``: nothing was out of the ordinary, so that the verdict merely says where most of the time went.
@@ -51,7 +51,9 @@ def judge(split: Split, usual: Mapping[str, int] | None) -> Verdict:
     beyond_ns = max(0, wait_ns - sum(medians.values()))
     if split.lost and (beyond_ns > REPAIR_NS or 2 * split.recovery_ns > beyond_ns):
         place = max(split.lost, key=split.lost.__getitem__)
-        return Verdict(LOSS_AT + place, place, beyond_ns, wait_ns, beyond_ns < UNUSUAL_NS, places, medians)
+        # A backend that does not read drops what it has no room for: that is not why it took so long.
+        if place != BACKEND or 2 * excess.get(BACKEND_RECEIVE, 0) <= beyond_ns:
+            return Verdict(LOSS_AT + place, place, beyond_ns, wait_ns, beyond_ns < UNUSUAL_NS, places, medians)
     place = max(excess, key=excess.__getitem__)
     ordinary = not medians or excess[place] < max(UNUSUAL_NS, wait_ns // _UNUSUAL_PART)
     if ordinary:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from proxy.errors import SettingsError
+from proxy.layers.find import Interface, NotFound, OpenVSwitch, find
 from proxy.layers.split import MOST_TAPS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -30,13 +31,6 @@ ways:
   - peers: [10.8.0.0/16]        # left out: every backend
     taps: [veth-proxy, veth-app]  # from the proxy to the backend
     between: [bridge cni0]      # one fewer than taps"""
-
-
-class Interface(NamedTuple):
-    """A network interface of this namespace."""
-
-    name: str
-    ifindex: int
 
 
 class Way(NamedTuple):
@@ -207,10 +201,19 @@ def _ifindex(name: str, problem: type[Exception], where: str) -> int:
         raise problem(f"{where}: {text}" if where else text) from None
 
 
-def found() -> Look:
-    """Ways as they are found out, for each backend's address."""
+def found(switch: OpenVSwitch | None, said: Callable[[str], None]) -> Look:
+    """Ways as they are found out for each backend's address; ``switch`` is the node's Open vSwitch, if it has one.
 
-    def look(_local: Address, peer: Address) -> Way:
-        raise NoWay(f"nothing is known of the way to {peer}")
+    ``said`` is told where only a part of a way can be listened to; it may be called in a thread.
+    """
+
+    def look(local: Address, peer: Address) -> Way:
+        try:
+            way = find(local, peer, switch)
+        except NotFound as problem:
+            raise NoWay(f"the way to {peer} is not known: {problem}") from problem
+        if way.note:
+            said(f"only {', '.join(each.name for each in way.interfaces)} on the way to {peer}: {way.note}")
+        return Way(way.interfaces, way.between)
 
     return look

@@ -29,6 +29,7 @@ cdef class AttemptRecord:
     cdef public bytes span_id
     cdef public long long start_ns
     cdef public int status
+    cdef public object tcp
     cdef public long long tls_ns
     cdef public long long write_ns
 
@@ -65,6 +66,7 @@ cdef class RequestRecord:
     cdef public bytes span_id
     cdef public long long start_ns
     cdef public int status
+    cdef public object tcp
     cdef public bytes trace_id
     cdef public bytes tracestate
     cdef public bytes user_agent

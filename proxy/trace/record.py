@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy.net.tcp_info import Reading
 
 
 class Link:
@@ -105,6 +108,7 @@ class AttemptRecord:
         "span_id",  # bytes, 8
         "start_ns",  # attempt began (before queue, dns, connect, tls)
         "status",  # int: http.response.status_code, 0 if none arrived
+        "tcp",  # Reading | None: of the upstream connection, while this attempt had it
         "tls_ns",  # duration, ns: TLS handshake
         "write_ns",  # first request byte handed to the kernel
     )
@@ -132,6 +136,7 @@ class AttemptRecord:
     request_end: int
     response_start: int
     response_end: int
+    tcp: Reading | None
 
 
 class RequestRecord:
@@ -169,6 +174,7 @@ class RequestRecord:
         "span_id",  # bytes, 8
         "start_ns",  # stamp: first byte of the request read
         "status",  # int: 0 when no response was sent
+        "tcp",  # Reading | None: of the client's connection, during this request
         "trace_id",  # bytes, 16
         "tracestate",  # bytes: as to be sent on, b"" when none
         "user_agent",  # bytes
@@ -210,3 +216,4 @@ class RequestRecord:
     request_body_size: int
     response_body_size: int
     attempts: Sequence[AttemptRecord]
+    tcp: Reading | None

@@ -154,6 +154,28 @@ RESPONSE_START: Final = Attribute(
 )
 RESPONSE_END: Final = Attribute("spanway.response.end", "int", "By", "CLIENT", "offset after its last byte")
 
+# The kernel's account of the TCP connection, towards the client (SERVER) or the upstream (CLIENT): TCP_INFO. What is 0
+# is left out.
+TCP_RTT_US: Final = Attribute("spanway.tcp.rtt.us", "int", "us", "both", "smoothed round-trip time, at the end")
+TCP_MIN_RTT_US: Final = Attribute(
+    "spanway.tcp.min_rtt.us", "int", "us", "both", "the shortest one; what the other exceeds it by are queues"
+)
+TCP_SEGMENTS: Final = Attribute("spanway.tcp.segments", "int", "", "both", "segments with data sent, meanwhile")
+TCP_RETRANSMITTED: Final = Attribute("spanway.tcp.retransmitted", "int", "", "both", "of these, sent again")
+TCP_RWND_LIMITED_US: Final = Attribute(
+    "spanway.tcp.rwnd_limited.us",
+    "int",
+    "us",
+    "both",
+    "held up by the receiver's window meanwhile, counted in ticks of 1 to 10 ms",
+)
+TCP_SNDBUF_LIMITED_US: Final = Attribute(
+    "spanway.tcp.sndbuf_limited.us", "int", "us", "both", "held up by our send buffer meanwhile, in the same ticks"
+)
+TCP_DELIVERY_RATE: Final = Attribute(
+    "spanway.tcp.delivery_rate", "int", "By/s", "both", "latest rate at which the receiver took data"
+)
+
 ATTRIBUTES: Final[tuple[Attribute, ...]] = tuple(
     value for value in list(globals().values()) if isinstance(value, Attribute)
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from proxy.net import ports
@@ -310,3 +311,39 @@ def test_recorded_requests_have_ports_of_their_own(setting: Setting) -> None:
     samples = setting.edge.proxy.metrics()
     assert samples.total("spanway_wire_listening") == 1
     assert samples.total("spanway_wire_attempts_total") >= 10
+
+
+def test_spans_have_the_kernels_account_meanwhile(setting: Setting) -> None:
+    for name in setting.taps:
+        trace = Traced(setting.edge.collector)
+        with setting.edge.client() as client:
+            client.ask(sized(b"x" * 100_000, trace.line, host=f"{name}.test"))
+        server, (client_span,) = trace.server(), trace.attempts()
+        for span in (server, client_span):
+            assert 0 < span.attributes["spanway.tcp.min_rtt.us"] <= span.attributes["spanway.tcp.rtt.us"]
+            assert span.attributes["spanway.tcp.segments"] >= 1
+        assert (
+            trace.attempts()[0].attributes["spanway.tcp.segments"] > trace.server().attributes["spanway.tcp.segments"]
+        )
+
+
+def test_nothing_is_left_open(setting: Setting) -> None:
+    parent = psutil.Process(setting.edge.proxy.process.pid)
+    family = [parent, *parent.children()]
+
+    def descriptors() -> int:
+        return sum(process.num_fds() for process in family)
+
+    def quiet() -> bool:
+        setting.edge.reset()
+        for recorder in setting.recorders.values():
+            recorder.reset()
+        return setting.edge.proxy.metrics().total("spanway_upstream_connections") == 0
+
+    poll.until(quiet, "all connections to end")
+    before = descriptors()
+    for name in (*setting.taps, "plain"):
+        with setting.edge.client() as client:
+            client.ask(request(Traced(setting.edge.collector).line, host=f"{name}.test"))
+    poll.until(quiet, "all connections to end")
+    poll.until(lambda: descriptors() <= before, "all descriptors to be closed")

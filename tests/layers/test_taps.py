@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from proxy.layers import taps
+from proxy.layers.find import Interface
 from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
 from proxy.layers.taps import MOST, Taps
-from proxy.layers.ways import Interface
 
 
 class Pipe:

@@ -11,7 +11,8 @@ import pytest
 
 from proxy.errors import SettingsError
 from proxy.layers import ways
-from proxy.layers.ways import Interface, NoWay, Way, Ways
+from proxy.layers.find import Interface
+from proxy.layers.ways import NoWay, Way, Ways
 
 HERE = ipaddress.ip_address("10.0.0.1")
 THERE = ipaddress.ip_address("10.0.0.2")

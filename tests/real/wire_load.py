@@ -2,7 +2,8 @@
 
 Each request carries a trace id of its own, ``MARK`` and its number, so that its spans can be told. OUT gets a JSON list
 of ``[trace id, status, work began, work ended]``. KIND ``mixed``: bodies of up to 300 kB both ways and up to 3 ms of
-work; ``small``: none, and answers of 200 bytes; anything else is the query of every request.
+work; ``small``: none, and answers of 200 bytes; ``slow``: mixed, every tenth working 25 ms; ``unread``: 300 kB that the
+backend leaves unread for 50 ms, every fourth.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ def requests(count: int, mark: int, kind: str) -> Iterator[tuple[str, bytes]]:
     chance = random.Random(mark)
     for number in range(1, count + 1):
         trace = f"{mark:016x}{number:016x}"
-        size, query = 0, kind
-        if kind == "mixed":
+        size, query = 0, "size=200"
+        if kind != "small":
             size = pick(chance, REQUESTS)
-            query = f"size={pick(chance, RESPONSES)}&think={chance.random() * 3:.3f}"
-        elif kind == "small":
-            query = "size=200"
+            think = chance.random() * 3
+            if kind == "slow" and number % 10 == 0:
+                think = 25
+            query = f"size={pick(chance, RESPONSES)}&think={think:.3f}"
+        if kind == "unread":
+            query += "&hold=50" * (number % 4 == 0)
+            size = 300_000 if number % 4 == 0 else min(size, 1000)
         head = (
             f"{'POST' if size else 'GET'} /{number}?{query} HTTP/1.1\r\nhost: wire.test\r\n"
             f"traceparent: 00-{trace}-00000000000000aa-01\r\n"
@@ -65,7 +70,7 @@ async def main(port: int, count: int, connections: int, mark: int, kind: str, ou
     results: list[tuple[str, int, int, int]] = []
     jobs = requests(count, mark, kind)
     await asyncio.gather(*(client(port, jobs, results) for _ in range(connections)))
-    out.write_text(json.dumps(results))
+    out.write_text(json.dumps(results))  # noqa: ASYNC240 - the load is over
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from proxy.settings import Tracing
 from proxy.trace import semconv, semconv_wire
 from proxy.trace.encode import Encoder
 from tests.trace.oracle import parsed
-from tests.trace.records import Route, attempt, record
+from tests.trace.records import Reading, Route, attempt, record
 
 PAGE = Path(__file__).parents[2] / "docs" / "tracing.md"
 STABLE = {
@@ -68,7 +68,7 @@ def test_microseconds_say_so() -> None:
         record(
             attempts=[attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, status=0, error_type="internal")]
         ),
-        record(attempts=[attempt(status=0)], route=Route(uid="")),
+        record(attempts=[attempt(status=0, tcp=Reading())], route=Route(uid=""), tcp=Reading()),
     ],
 )
 def test_spans_have_only_listed_attributes_of_the_listed_type_and_kind(made) -> None:
@@ -83,7 +83,7 @@ def test_spans_have_only_listed_attributes_of_the_listed_type_and_kind(made) -> 
 
 def test_every_listed_attribute_is_written_somewhere() -> None:
     attempts = [
-        attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut"),
+        attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut", tcp=Reading()),
         attempt(status=0),
     ]
     everything = record(
@@ -93,6 +93,7 @@ def test_every_listed_attribute_is_written_somewhere() -> None:
         method=b"BREW",
         outcome="upgraded",
         error_type="internal",
+        tcp=Reading(),
         attempts=attempts,
     )
     written = [{each.key for each in span.attributes} for span in parsed(Encoder(Tracing()).encode(everything))]
