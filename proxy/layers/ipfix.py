@@ -33,6 +33,7 @@ MOST_FIELDS: Final = 128  # of one template; Open vSwitch's largest has 70
 _HEADER: Final = struct.Struct(">HHIII")
 _SET: Final = struct.Struct(">HH")
 _TEMPLATE_SET: Final = 2
+_OPTIONS_SET: Final = 3  # what the exporter says of itself
 _FIRST_DATA_SET: Final = 256
 _VARIABLE: Final = 0xFFFF
 _ENTERPRISE: Final = 0x8000
@@ -136,13 +137,14 @@ class Reader:
         samples: list[Sample] = []
         records = 0
         for number, content in self._sets(data):
-            if number == _TEMPLATE_SET:
-                self._learn(domain, content)
+            if number in (_TEMPLATE_SET, _OPTIONS_SET):
+                self._learn(domain, content, 4 if number == _TEMPLATE_SET else 6)
             elif number >= _FIRST_DATA_SET:
                 found = self._records(domain, number, content, exported)
                 samples += [each for each in found if each is not None]
                 records += len(found)
-        self._follow(domain, sequence, records)
+        if records:  # Open vSwitch counts a message's record before it writes the number: one more than templates tell
+            self._follow(domain, sequence, records)
         return samples
 
     def _sets(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -155,11 +157,12 @@ class Reader:
             yield number, data[at + _SET.size : at + length]
             at += length
 
-    def _learn(self, domain: int, content: bytes) -> None:
+    def _learn(self, domain: int, content: bytes, head: int) -> None:
+        """Templates of records, or of options, whose head says besides how many fields are their scope."""
         at = 0
-        while at + 4 <= len(content):
+        while at + head <= len(content):
             number, count = struct.unpack_from(">HH", content, at)
-            at += 4
+            at += head
             fields: list[tuple[int, int]] = []
             for _ in range(count):
                 if at + 4 > len(content):
