@@ -39,6 +39,8 @@ SHORT = {
     "proxy/demo/collector.py",
     "proxy/layers/packet.py",
     "proxy/meaning.py",
+    "proxy/layers/ovs/fdb.py",
+    "proxy/layers/ovs/unixctl.py",
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -41,7 +43,7 @@ class Daemon:
             else:
                 connection.close()
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,6 +111,7 @@ def test_the_control_socket_is_found_by_the_pid_file_or_as_the_newest(tmp_path):
     servers = [
         socket.create_server(str(tmp_path / f"ovs-vswitchd.{pid}.ctl"), family=socket.AF_UNIX) for pid in (41, 42)
     ]
+    os.utime(tmp_path / "ovs-vswitchd.41.ctl", (1, 1))
     assert unixctl.control_of(tmp_path).name == "ovs-vswitchd.42.ctl"
     (tmp_path / "ovs-vswitchd.pid").write_text("41\n")
     assert unixctl.control_of(tmp_path).name == "ovs-vswitchd.41.ctl"

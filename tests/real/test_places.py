@@ -1,4 +1,4 @@
-"""Finding places and asking Open vSwitch, against real ones: each set-up, each way of the proxy, and what is missing."""
+"""Finding places and asking Open vSwitch, against real ones: each set-up, and each thing that may be missing."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ SECONDS: Final = 1.0  # an answer takes milliseconds; this is for a busy machine
 
 def talk(lab: Lab, name: str = "app") -> int:
     """One connection from the proxy's end, so that the switch learns addresses; its local port."""
-    with backend(lab, name) as there, lab.within():
-        with socket.create_connection((there.host, there.port), timeout=10) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            assert connection.recv(100)
-            return int(connection.getsockname()[1])
+    with (
+        backend(lab, name) as there,
+        lab.within(),
+        socket.create_connection((there.host, there.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.recv(100)
+        return int(connection.getsockname()[1])
 
 
 def way(lab: Lab, version: int = 4) -> Found:
@@ -163,7 +166,7 @@ def test_a_stopped_or_absent_switch_is_a_reason_in_time() -> None:
         with pytest.raises(OvsError):
             control.call("version")
         lab.state.end("ovsdb-server")
-        with pytest.raises(NotFound, match="db.sock"):
+        with pytest.raises(NotFound, match=r"db\.sock"):
             find.find(
                 ipaddress.ip_address(lab.proxy.address),
                 ipaddress.ip_address(lab.backends["app"].address),
