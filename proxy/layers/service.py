@@ -55,6 +55,7 @@ STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 DATAGRAMS: Final = 256  # read at a time
 REPEAT: Final = 60.0  # seconds until the same complaint is made again
+NARROW: Final = 8  # times as many records of the proxy's ports as of others, before only those are listened to again
 MOST_COMPLAINTS: Final = 64  # remembered
 
 
@@ -95,6 +96,7 @@ class Service:
         describe = None if self._switching is None else self._switching.describe
         self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, describe)
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
+        self._inside = self._outside = 0  # records lately, by their local port
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._stopping: Final = asyncio.Event()
@@ -170,11 +172,13 @@ class Service:
 
     def _take(self, record: Record) -> None:
         ports = self._plan.ports
-        if ports is not None and record.local_port not in ports and not self._widened(record):
+        if ports is not None and record.local_port in ports:
+            self._inside += 1
+        elif ports is not None and not self._widened(record):
             self._tally.missing["port"] += 1
             self._complain(
-                f"the proxy has a connection from port {record.local_port}, which is not within {ports}: its packets "
-                "are not looked at. Give --ports the proxy's own (wire.ports), or leave --ports out"
+                f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: their "
+                "packets are not looked at. Give --ports the proxy's own (wire.ports), or leave --ports out"
             )
             return
         self._joining.add(record)
@@ -190,11 +194,24 @@ class Service:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
 
         The proxy keeps to its ports only for what is sampled among much else; where everything is, any port is used.
+        A connection that is older than the proxy's knowledge of us is no reason to look at all others.
         """
-        if self._plan.widen and record.peer_port not in self._peers:
+        if not self._plan.widen:
+            return False
+        self._outside += 1
+        if not self._peers and self._outside <= self._inside:
+            return False
+        if record.peer_port not in self._peers:
             self._peers.add(record.peer_port)
             self._taps.select(program(None, self._peers if len(self._peers) <= MOST_PEERS else ()))
-        return self._plan.widen
+        return True
+
+    def _narrow(self) -> None:
+        """Go back to the proxy's ports once it keeps to them; what is long ago counts less and less."""
+        if self._peers and self._plan.ports is not None and NARROW * self._outside < self._inside:
+            self._peers.clear()
+            self._taps.select(program((self._plan.ports.low, self._plan.ports.high)))
+        self._inside, self._outside = self._inside // 2, self._outside // 2
 
     def _open(self, way: Way) -> tuple[int, ...]:
         """The taps of a way; none where one of them cannot be had."""
@@ -247,6 +264,7 @@ class Service:
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())
+                self._narrow()
             if self._switching is not None and now >= next_read:
                 next_read = now + READ
                 self._switching.read()
