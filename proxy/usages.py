@@ -10,6 +10,7 @@ USAGES: Final = {
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
     "demo": "[--for SECONDS] [FLAG ...]",
     "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
+    "layers": "(--from FILE | --last TIME [--admin URL]) [--json]",
     "check": "PATH ... [--ingress-class NAME]",
     "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
 }
@@ -34,6 +35,10 @@ examples:
 examples:
   spanway apply -f shop.yaml --trace --controller http://127.0.0.1:9901
   kubectl -n spanway port-forward deploy/spanway 9901 & spanway apply -f manifests/ --trace""",
+    "layers": """\
+examples:
+  spanway layers --last 10m
+  spanway layers --from traces.json --json""",
     "check": """\
 examples:
   spanway check manifests/ ingress.yaml""",

@@ -25,6 +25,13 @@ SPLIT: Final = Attribute(
 )
 PLACE: Final = Attribute("spanway.wire.place", "string", "", "place", "the place: `proxy`, `ovs br0`, `backend` ..")
 DIRECTION: Final = Attribute("spanway.wire.direction", "string", "", "place", "`request` or `response`")
+TIME_US: Final = Attribute(
+    "spanway.wire.time.us",
+    "int",
+    "us",
+    "place",
+    "time spent there on this way; less than the span where a long message came back to it again and again",
+)
 BYTES: Final = Attribute(
     "spanway.wire.bytes", "int", "By", "wire", "bytes of the request and the response in their streams"
 )
@@ -32,7 +39,9 @@ PACKETS: Final = Attribute("spanway.wire.packets", "int", "", "wire", "packets s
 RETRANSMITTED: Final = Attribute(
     "spanway.wire.retransmitted.bytes", "int", "By", "wire", "bytes that their sender's tap has seen more than once"
 )
-LOST: Final = Attribute("spanway.wire.lost.bytes", "int", "By", "wire", "bytes that vanished between two taps")
+LOST: Final = Attribute(
+    "spanway.wire.lost.bytes", "int", "By", "wire", "bytes that vanished between two taps (on a place: there)"
+)
 LOST_AT: Final = Attribute("spanway.wire.lost.at", "string", "", "wire", "the place where most of them did")
 ZERO_WINDOW_US: Final = Attribute(
     "spanway.wire.zero_window.us", "int", "us", "wire", "time for which a receiver's window was closed"
@@ -80,6 +89,7 @@ NETWORK: Final = "network"
 SWITCH: Final = "switch"
 PROXY: Final = "proxy"
 NOT_READING: Final = "peer not reading"
+SENDING: Final = "client"
 LOSS_AT: Final = "loss at "
 
 VERDICTS: Final[dict[str, str]] = {
@@ -88,6 +98,7 @@ VERDICTS: Final[dict[str, str]] = {
     SWITCH: "in a virtual switch or bridge",
     PROXY: "before the first tap, or after it on the way back: the proxy's event loop, its kernel",
     NOT_READING: "a receiver's window was closed, or it left data lying: the sender had to wait",
+    SENDING: "the proxy was still to get the rest of the request from its client",
     f"{LOSS_AT}PLACE": "packets vanished there, and the wait is that of their retransmission",
 }
 """Values of `spanway.wait.verdict`."""
