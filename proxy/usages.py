@@ -11,6 +11,7 @@ USAGES: Final = {
     "demo": "[--for SECONDS] [FLAG ...]",
     "wire": "--otlp URL [--interfaces auto|NAME,..] [--places FILE] [--ports auto|A-B|all] [FLAG ...]",
     "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
+    "layers": "(--from FILE | --last TIME [--admin URL]) [--json]",
     "check": "PATH ... [--ingress-class NAME]",
     "explain": "URL --ingress PATH ... [-X METHOD] [-H 'NAME: VALUE'] [FLAG ...]",
 }
@@ -39,6 +40,10 @@ examples:
 examples:
   spanway apply -f shop.yaml --trace --controller http://127.0.0.1:9901
   kubectl -n spanway port-forward deploy/spanway 9901 & spanway apply -f manifests/ --trace""",
+    "layers": """\
+examples:
+  spanway layers --last 10m
+  spanway layers --from traces.json --json""",
     "check": """\
 examples:
   spanway check manifests/ ingress.yaml""",

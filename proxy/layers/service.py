@@ -176,10 +176,11 @@ class Service:
             self._inside += 1
         elif ports is not None and not self._widened(record):
             self._tally.missing["port"] += 1
-            self._complain(
-                f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: their "
-                "packets are not looked at. Give --ports the proxy's own (wire.ports), or leave --ports out"
-            )
+            if not self._plan.widen:
+                self._complain(
+                    f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: "
+                    "their packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
+                )
             return
         self._joining.add(record)
 
