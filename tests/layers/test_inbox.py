@@ -123,3 +123,14 @@ def test_a_full_inbox_refuses_at_once(tmp_path: Path) -> None:
     assert len(inbox.receive(1_000_000)) == sent
     inbox.close()
     inbox.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_a_group_makes_the_socket_that_groups(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.chown(folder, 0, 12345)
+    folder.chmod(0o2750)
+    inbox = Inbox(folder / "wire.sock")
+    assert (folder / "wire.sock").stat().st_gid == 12345
+    inbox.close()
