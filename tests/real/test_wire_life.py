@@ -14,6 +14,7 @@ import pytest
 from proxy.demo.lab.commands import run
 from tests.harness.namespaces import laboratory
 from tests.harness.proxy import unsettled
+from tests.real.conftest import without
 from tests.real.wired import SPANWAY, Wired
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -35,8 +36,9 @@ def bridged(tmp_path: Path) -> Iterator[Wired]:
         yield wired
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="capabilities are dropped by root")
 def test_without_the_capability_it_says_which_and_how(tmp_path: Path) -> None:
+    if os.geteuid():
+        without("capabilities are dropped by root")
     said = refused("--socket", str(tmp_path / "s"), without="net_raw")
     assert "CAP_NET_RAW" in said
     assert "AmbientCapabilities" in said
@@ -44,7 +46,6 @@ def test_without_the_capability_it_says_which_and_how(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="capabilities are dropped by root")
 def test_that_one_capability_is_enough(tmp_path: Path) -> None:
     """As the DaemonSet has it: user 0 without any other, the group of the proxy."""
     with laboratory("wlife", "bridge") as lab:
