@@ -1,4 +1,4 @@
-"""The price of being looked at: `spanway wire` on the loopback interface, where each packet passes its tap twice."""
+"""The price of being looked at: `spanway wire` on the loopback interface, whose filter runs twice for each packet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Wire(Scenario):
     title: ClassVar = "The price of seeing packets"
     what: ClassVar = (
         f"CPU per request and throughput at saturation ({CONNECTIONS} connections), with nobody at the wire's socket "
-        "and with 'spanway wire' listening to the loopback interface, on which every packet is seen twice. It runs on "
+        "and with 'spanway wire' listening to the loopback interface. It runs on "
         "the load's CPU and joins what it is told of, so that at 100 % throughput also shows a load that has less of "
         "a CPU. Needs root, or CAP_NET_RAW."
     )

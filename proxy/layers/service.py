@@ -135,7 +135,9 @@ class Service:
         finally:
             if pages is not None:
                 await pages.stop()
-            self._inbox.close()
+            if self._inbox.fileno() >= 0:
+                loop.remove_reader(self._inbox.fileno())  # before it is closed: libuv ends a process that does not
+                self._inbox.close()
             self._taps.close_all()
         return self._code
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.layers.ring import InterfaceDown, NoInterface, Ring, TapError
@@ -23,6 +26,9 @@ MOST: Final = 8
 """Rings open at a time; 16 MiB each."""
 UNUSED_S: Final = 300.0  # a ring that no record has needed for so long is closed
 BUSY_S: Final = 5.0  # one that was needed so recently is not given up for another
+_IFF_LOOPBACK: Final = 0x8  # linux/if.h
+_SOL_PACKET: Final = 263  # linux/socket.h
+_PACKET_IGNORE_OUTGOING: Final = 23  # linux/if_packet.h
 _BLOCKS_AT_ONCE: Final = 64  # of one ring before the others have their turn: as many as it holds
 
 
@@ -110,6 +116,8 @@ class Taps:
                 )
             self.close(free)
         ring = self._open_ring(interface.ifindex, program=self._program)
+        if _loops(interface.name):
+            _once(ring.fileno())
         self._taps[free] = _Tap(interface, ring, now)
         self._slots[interface.ifindex] = free
         asyncio.get_running_loop().add_reader(ring.fileno(), self._readable, free)
@@ -174,3 +182,18 @@ class Taps:
         """Close every tap."""
         for slot in list(self._taps):
             self.close(slot)
+
+
+def _loops(name: str) -> bool:
+    """Whether an interface is the loopback, which sends each packet to itself and so shows it twice."""
+    try:
+        flags = int(Path(f"/sys/class/net/{name}/flags").read_text(encoding="ascii"), 16)
+    except (OSError, ValueError):
+        return False
+    return bool(flags & _IFF_LOOPBACK)
+
+
+def _once(descriptor: int) -> None:
+    """Have a packet socket see packets only as they come in (Linux 4.20)."""
+    with socket.socket(fileno=os.dup(descriptor)) as tap:
+        tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
