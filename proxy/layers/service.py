@@ -174,7 +174,7 @@ class Service:
 
     def _take(self, record: Record) -> None:
         ports = self._plan.ports
-        if ports is not None and record.local_port in ports:
+        if ports is not None and ports.holds(record.local_port):
             self._inside += 1
         elif ports is not None and not self._widened(record):
             self._tally.missing["port"] += 1
