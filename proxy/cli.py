@@ -21,7 +21,7 @@ from proxy.errors import SettingsError
 from proxy.parser import Parser
 from proxy.settings import Settings
 from proxy.settings_reference import explained
-from proxy.usages import EXAMPLES, USAGES
+from proxy.usages import EXAMPLES, FAULTS, USAGES
 from proxy.values import suggestion
 
 _ADMIN: Final = f"http://{Settings().admin}"
@@ -67,6 +67,10 @@ def build() -> Parser:
     showing.flag(
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
+    showing.flag(
+        "--layers", action="store_true", help="the services in network namespaces behind a real Open vSwitch (root)"
+    )
+    showing.flag("--fault", choices=FAULTS, metavar="FAULT", help=f"with --layers: {', '.join(FAULTS)} [default none]")
     _add_settings(showing, DEV, groups("demo"), always_on=True)
 
     wiring = command("wire", wire, "see the packets of traced requests: where between proxy and backend they waited")
@@ -213,7 +217,14 @@ def demo(options: argparse.Namespace) -> int:
     from proxy import app
     from proxy.demo.run import demo as tell
 
-    return tell(settings, options.seconds, app.run)
+    if not options.layers:
+        if options.fault:
+            raise SettingsError("--fault needs --layers: it is a fault of the network below the services")
+        return tell(settings, options.seconds, app.run)
+    from proxy.demo.layers import Layers
+
+    with Layers(options.fault or FAULTS[0]) as layers:
+        return tell(settings, options.seconds, app.run, layers=layers)
 
 
 def wire(options: argparse.Namespace) -> int:

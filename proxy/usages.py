@@ -8,7 +8,7 @@ USAGES: Final = {
     "serve": "--ingress PATH ... [--upstream SERVICE=HOST:PORT ...] [FLAG ...]",
     "controller": "[--kubeconfig FILE] [--watch-namespace NS] [--publish-service NS/NAME] [FLAG ...]",
     "dev": "[HOST[/PATH]=]URL ... [FLAG ...]",
-    "demo": "[--for SECONDS] [FLAG ...]",
+    "demo": "[--for SECONDS] [--layers [--fault FAULT]] [FLAG ...]",
     "wire": "--otlp URL [--interfaces auto|NAME,..] [--places FILE] [--ports auto|A-B|all] [FLAG ...]",
     "apply": "-f PATH ... [--trace] [--controller URL ...] [--kubeconfig FILE] [-n NAMESPACE]",
     "layers": "(--from FILE | --last TIME [--admin URL]) [--json]",
@@ -31,6 +31,7 @@ examples:
     "demo": """\
 examples:
   spanway demo --for 20
+  sudo spanway demo --layers --fault switch-stall
   OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 spanway demo""",
     "wire": """\
 examples:
@@ -52,3 +53,14 @@ examples:
   spanway explain http://shop.example.org/api/items --ingress manifests/
   spanway explain https://shop.example.org/ --ingress manifests/ -X POST -H 'X-User: anna'""",
 }
+
+# What `spanway demo --layers` can do to its network, the default first.
+FAULTS: Final = (
+    "none",
+    "slow-app",
+    "slow-link",
+    "switch-stall",
+    "loss",
+    "proxy-stall",
+    "backend-not-reading",
+)

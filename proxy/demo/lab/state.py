@@ -125,6 +125,11 @@ class State:
             record.write(f"{child.pid} {_started(child.pid)} {name}\n")
         return child
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that were started and not ended."""
+        return tuple(child.pid for child in self._children.values())
+
     def end(self, name: str) -> None:
         """End one process and wait for it."""
         _end(self._children.pop(name))
