@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from benchmarks.measure import certificate, collector
 from benchmarks.measure.collector import Sink
 from benchmarks.measure.machine import Cpus
+from benchmarks.measure.priority import yielding
 from benchmarks.peers import upstream
 from benchmarks.peers.base import Peer, Place, needed
 from benchmarks.peers.catalogue import DIRECT, VARIANTS
@@ -84,6 +85,10 @@ class Lab:
     def load(self, command: Sequence[str | Path], seconds: float) -> str:
         """Run a load generator on its CPU and return what it printed; raises RuntimeError when it hangs."""
         return self.run(["taskset", "--cpu-list", str(self.cpus.load), *map(str, command)], seconds)
+
+    def unhurried(self) -> contextlib.AbstractContextManager[None]:
+        """While open, the collectors leave their CPU to the load and the upstream: for loads that leave it time."""
+        return yielding(each.pid for each in (self.collector, *self._sinks.values()))
 
     def run(self, command: Sequence[str], seconds: float, cwd: Path | None = None) -> str:
         """Run a program that should take ``seconds``; raises RuntimeError when it takes `LIMIT` more."""

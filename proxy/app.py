@@ -14,6 +14,7 @@ import uvloop
 from proxy import __version__, serving
 from proxy.accept.certificates import Certificates
 from proxy.route.spec import TableSpec
+from proxy.saying import say
 from proxy.supervisor import Supervisor
 from proxy.trace import resource
 from proxy.trace.export import Exporter, make_transport
@@ -79,14 +80,14 @@ async def _supervise(
     end = asyncio.get_running_loop().create_task(supervisor.run(news))
     for scheme, addresses in (("http ", http), ("https", https)):
         for address in addresses:
-            _say(f"{scheme} {scheme.strip()}://{_reachable(address)}")
+            say(f"{scheme} {scheme.strip()}://{_reachable(address)}")
     server = None
     if settings.admin is not None:
         from proxy.admin.server import Admin
 
         server = Admin(supervisor, settings.admin, supervisor.received)
         supervisor.admin = await server.start()
-        _say(f"admin http://{supervisor.admin}")
+        say(f"admin http://{supervisor.admin}")
     if table is not None:
         await supervisor.apply(table, ())
     elif cluster:
@@ -159,7 +160,7 @@ async def _announce(supervisor: Supervisor, workers: int, companions: Sequence[C
         return  # it stops before it ever served
     table = supervisor.table()
     routes = len(table.routes)
-    _say(
+    say(
         f"ready: generation {table.generation}, {routes} route{'s' * (routes != 1)}, "
         f"{workers} worker{'s' * (workers != 1)}"
     )
@@ -172,8 +173,3 @@ def _reachable(address: Address) -> Address:
     from proxy.settings import Address
 
     return Address("127.0.0.1", address.port) if address.host == "0.0.0.0" else address  # noqa: S104 - only printed
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()

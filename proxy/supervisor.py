@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from proxy.channel import AskBatches, AskSample, Batches, Channel, Drain, First,
 from proxy.link import Link, Parts, Rollout
 from proxy.route.change import Origin, TableChange, whole
 from proxy.route.spec import TableSpec
+from proxy.saying import say
 from proxy.trace.ring import Ring
 from proxy.workers import next_worker
 
@@ -331,7 +331,7 @@ class Supervisor:
             async with asyncio.timeout(limit), self._changed:
                 await self._changed.wait_for(lambda: not self._links)
         except TimeoutError:
-            _say(f"workers {sorted(self._links)} did not finish within {limit:g} s and are ended")
+            say(f"workers {sorted(self._links)} did not finish within {limit:g} s and are ended")
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -342,8 +342,3 @@ class Supervisor:
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close, _FLUSH)
         return self._code
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()

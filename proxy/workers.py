@@ -20,6 +20,7 @@ from typing import Final
 
 from proxy.accept.listener import BACKLOG
 from proxy.errors import SettingsError
+from proxy.saying import flush, say
 from proxy.settings import Address
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -159,7 +160,7 @@ class Tree:
                 return
             self._stopping = True
             if number == signal.SIGINT:
-                sys.stderr.write("spanway: finishing open requests; Ctrl-C again ends at once\n")
+                say("finishing open requests; Ctrl-C again ends at once")
             number = signal.SIGTERM
         _kill(self._supervisor, number)
         if number == signal.SIGUSR1:
@@ -170,7 +171,7 @@ class Tree:
         """A worker stops accepting to finish what it has: start the next on its sockets now."""
         for slot in self._slots:
             if slot.pid == pid and not self._stopping:
-                sys.stderr.write(f"spanway: worker {slot.index} (pid {pid}) leaves; another starts\n")
+                say(f"worker {slot.index} (pid {pid}) leaves; another starts")
                 self._leaving.add(pid)
                 self._start(slot, parent)
 
@@ -206,8 +207,7 @@ class Tree:
             return
         slot.delay = min(max(slot.delay * 2, 0.1), _SLOWEST) if lived < _QUICK else 0.0
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        sys.stderr.write(f"spanway: worker {slot.index} (pid {pid}) ended by {how}; another starts\n")
-        sys.stderr.flush()
+        say(f"worker {slot.index} (pid {pid}) ended by {how}; another starts")
         self._due.append((time.monotonic() + slot.delay, slot))
 
     def _start(self, slot: Slot, parent: int) -> None:
@@ -223,8 +223,7 @@ class Tree:
         return self._worker_main(slot, far)
 
     def _fork(self, main: Main, parent: int) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         pid = os.fork()
         if pid:
             return pid
@@ -239,13 +238,12 @@ class Tree:
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
         except SettingsError as error:
-            sys.stderr.write(f"spanway: error: {error}\n")
+            say(f"error: {error}")
             code = UNUSABLE
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            flush()
             os._exit(code)
 
     def _end(self) -> None:

@@ -47,6 +47,7 @@ SHORT = {
     "proxy/net/layer.py",
     "proxy/net/now.py",
     "proxy/relay/answers.py",
+    "proxy/saying.py",
     "proxy/settings_wire.py",
     "proxy/trace/encoder.py",
     "proxy/trace/ids.py",

@@ -40,6 +40,10 @@ class Collector(Protocol):
     def received(self) -> Received:
         """What has arrived so far."""
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
     def stop(self) -> None:
         """End it."""
 
@@ -57,6 +61,11 @@ class JaegerCollector:
     def received(self) -> Received:
         """What has arrived so far."""
         return Received(self._jaeger.accepted_spans(), 0, 0)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._jaeger.process.pid
 
     def stop(self) -> None:
         """End it."""
@@ -84,6 +93,11 @@ class Sink:
         """What has arrived so far."""
         with socket.create_connection(("127.0.0.1", self._count_port), timeout=10) as connection:
             return Received(*json.loads(connection.makefile("rb").read()))
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def stop(self) -> None:
         """End it."""

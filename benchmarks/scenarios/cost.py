@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
@@ -94,13 +95,18 @@ class Latency(Scenario):
     variants: ClassVar = (*EVERYBODY, DIRECT)
     quick: ClassVar = True
 
+    def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
+        """With the collector that decodes later: see `benchmarks.measure.sink`."""
+        return {"grpc": lab.sink().grpc}
+
     def lasts(self, seconds: float, _point: Point) -> float:
         """Lead-in and load."""
         return LEAD_IN + seconds + 0.3
 
     def measure(self, lab: Lab, peer: Peer, _variant: Variant, _point: Point) -> Reading:
         """One run over one connection, after a second that is dropped."""
-        wrk.run(lab, peer.url, 1, LEAD_IN)
-        loaded = wrk.run(lab, peer.url, 1, lab.seconds)
+        with lab.unhurried():
+            wrk.run(lab, peer.url, 1, LEAD_IN)
+            loaded = wrk.run(lab, peer.url, 1, lab.seconds)
         values = {name: float(getattr(loaded, name)) for name in ("p50", "p90", "p99", "p999")}
         return Reading(values | {"rate": loaded.rate}, loaded.errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -19,6 +20,7 @@ from tests.real import usage
 from tests.real.big import Sink, download, upload
 
 FIRST: Final = 500  # connections before the count begins: they pay for what is allocated once
+LATE: Final = 4.0  # seconds after the start until all that a process loads late is loaded (the first export: gRPC)
 BODY: Final = 2 * 1024 * MIB
 MILLION: Final = 1_000_000
 
@@ -58,6 +60,7 @@ class Idle(Scenario):
         count = int(point.value) - FIRST
         with contextlib.ExitStack() as stack:
             held.open_idle(stack, peer, FIRST)
+            time.sleep(LATE)
             settle(peer)
             before = peer.resident()
             held.open_idle(stack, peer, count)
@@ -106,6 +109,7 @@ class Big(Scenario):
 
 def _moved(peer: Peer, transfer: Callable[[int], int]) -> Reading:
     transfer(BODY // 32)
+    time.sleep(LATE)
     settle(peer)
     usage.reset_peak(peer.process.pid)
     resident = peer.resident()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import openloop, wrk
@@ -72,6 +72,10 @@ class Rate(Scenario):
     def suits(self, variant: Variant, point: Point) -> bool:
         """Without a proxy at half load only: it is there to show what of the tail is the bench's own."""
         return super().suits(variant, point) and (variant.name != DIRECT or point.value == 0.5)
+
+    def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
+        """With the collector that decodes later: see `benchmarks.measure.sink`."""
+        return {"grpc": lab.sink().grpc}
 
     def lasts(self, seconds: float, _point: Point) -> float:
         """Warm-up, load, twice coming to rest."""

@@ -35,11 +35,16 @@ class ControlSample(msgspec.Struct, frozen=True):
     export: ExportCounters = ExportCounters()  # of the supervisor's own spans
 
 
+Seen = tuple[str, str, str, str]
+"""An object as it was taken in: kind, namespace, name, resourceVersion."""
+
+
 class Followed(msgspec.Struct, frozen=True):
     """What has become of the objects that carried a trace's context (annotation ``tracing.k8s.io/traceparent``)."""
 
-    objects: tuple[tuple[str, str, str, str], ...]  # kind, namespace, name, resourceVersion: as they were taken in
-    generation: int  # the newest that has any of them
+    objects: tuple[Seen, ...]  # of which the table has a part
+    generation: int  # the newest that has any of them, 0 for none
+    idle: tuple[Seen, ...] = ()  # that the table has no part of: of another class, or named by nothing
     served: bool = False  # by every worker
     traces: tuple[str, ...] = ()  # of the generations that they made, hex
     first: str = ""  # trace id of the first request that one of those served, hex

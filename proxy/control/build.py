@@ -2,7 +2,7 @@
 
 objects > claims of each Ingress (`control.claims`) > each host resolved from all its claims (`control.hosts`) > table.
 Each step is a pure function of what it is shown, and is redone when something that it has asked for is touched. A full
-build is the same code with everything touched; so a table does not depend on how it came about.
+build is the same code with everything touched; so, but for certificates that stay, how a table came about is no matter.
 
 Ingresses go in the order of their age. What one of them cannot have, or names in vain, is a problem of that Ingress
 and leaves everything else as it is: the table that comes out is always complete.
@@ -22,10 +22,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from proxy.control import hosts as resolving
-from proxy.control.certificates import CertificateReader, Secrets, spec_of
-from proxy.control.claims import EVERYTHING, STANDING, Choices, Claims, compiled, judge, selects, standing
+from proxy.control.certificates import CertificateReader, Pair, Secrets, spec_of
+from proxy.control.claims import (
+    EVERYTHING,
+    STANDING,
+    Choices,
+    Claims,
+    compiled,
+    counts,
+    judge,
+    places_of,
+    selects,
+    standing,
+)
 from proxy.control.endpoints import Backends
 from proxy.control.hosts import Conflict
+from proxy.control.objects import service_of
 from proxy.control.problem import Problem, Subject
 from proxy.control.shelf import Shelf
 from proxy.control.view import Dependents, View
@@ -82,12 +94,14 @@ class Builder:
         overrides: Sequence[Override] = (),
         choices: Choices = EVERYTHING,
         reader: CertificateReader | None = None,
+        good: dict[Key, Pair] | None = None,
     ) -> None:
+        """``good`` as `certificates.Secrets` has it."""
         self._objects = objects
         self._overrides = overrides
         self._choices = choices
         self._backends = Backends(objects, overrides, choices.verify_upstreams, choices.zone)
-        self._secrets = Secrets(objects, reader or CertificateReader())
+        self._secrets = Secrets(objects, reader or CertificateReader(), good)
         self._claims: dict[Key, Claims] = {}
         self._dependents: Dependents[Key] = Dependents()  # Ingresses
         self._claimants: dict[tuple[str, str], set[Key]] = {}  # ("rules" or "tls", host) -> Ingresses
@@ -151,6 +165,26 @@ class Builder:
             self._table = replace(self._table, generation=generation)
         return self._table
 
+    def uses(self, kind: str, key: Key) -> bool:
+        """Whether the table has a part of an object: a route of an Ingress, or something that one names."""
+        if kind == "Ingress":
+            claims = self._claims.get(key)
+            return claims is not None and any(self._has(host, key) for _, host in places_of(claims))
+        if kind == "IngressClass":
+            return (found := self._objects.classes.get(key)) is not None and counts(found, self._choices)
+        if kind == "Secret":
+            return self._dependents.asked(("verdict", key)) or key == self._default_certificate()
+        if kind == "EndpointSlice":
+            piece = self._objects.slices.get(key)
+            return piece is not None and self._backends.asks(("slices", service_of(piece)))
+        return self._backends.asks((kind, key))
+
+    def _has(self, host: str, ingress: Key) -> bool:
+        """Whether a route of a host, or its default, is an Ingress's."""
+        spec = self._hosts.get(host)
+        routes = () if spec is None else (*spec.routes, spec.default) if spec.default is not None else spec.routes
+        return any((route.namespace, route.name) == ingress for route in routes)
+
     # One Ingress
 
     def _compile(self, key: Key) -> set[tuple[str, str]]:
@@ -165,24 +199,24 @@ class Builder:
         elif ingress is not None:
             claims = compiled(ingress, view, self._backends, self._secrets, self._choices)
         topics: set[object] = set(view.asked)
-        places = _places(before)
+        places = places_of(before)
         if claims is not None:
             self._claims[key] = claims
             if claims.problems:
                 self._troubled[key] = claims
             topics.update(("backend", name) for name in claims.backends)
             topics.update(("verdict", name) for name in claims.secrets)
-        for place in places - _places(claims):
+        for place in places - places_of(claims):
             claimants = self._claimants[place]
             claimants.discard(key)
             if not claimants:
                 del self._claimants[place]
-        for place in _places(claims) - places:
+        for place in places_of(claims) - places:
             self._claimants.setdefault(place, set()).add(key)
         self._dependents.assign(key, topics)
         if before is not None:
             self._forget(before)
-        return places | _places(claims)
+        return places | places_of(claims)
 
     def _forget(self, before: Claims) -> None:
         for name in before.backends:
@@ -309,23 +343,8 @@ class Builder:
                 judge(ingress, subject, self._choices)
                 problems += subject.problems
         problems += self._secrets.problems()
-        default = self._default_certificate()
-        if default is not None and not self._secrets.of(default).exists:
+        if (default := self._default_certificate()) is not None and not self._secrets.of(default).exists:
             message = f"the default certificate's Secret {'/'.join(default)} does not exist"
             problems.append(Problem("warning", message, "add its manifest", "Secret", *default))
         # While an Ingress may be missing, nobody knows what it names.
-        for override in self._backends.unused() if self._objects.whole else ():
-            port = f":{override.port}" if override.port else ""
-            name = f"{override.namespace}/{override.service}".lstrip("/") + port
-            problems.append(Problem("warning", f"--upstream {name}: no Ingress names this Service", "check its name"))
-        return tuple(problems)
-
-
-def _places(claims: Claims | None) -> set[tuple[str, str]]:
-    """Where an Ingress claims something; ("", "") is the default for every host."""
-    if claims is None:
-        return set()
-    found = {("rules", host) for host in claims.rules} | {("rules", host) for host in claims.defaults}
-    found.update(("rules", host) for host in (*claims.lends, *claims.www))
-    found.update(("tls", host) for host in claims.tls)
-    return found | {("", "")} if claims.fallback is not None else found
+        return (*problems, *(self._backends.unused() if self._objects.whole else ()))

@@ -133,11 +133,17 @@ class Judgement(NamedTuple):
 
 
 class Secrets:
-    """Every Secret that is asked for as a certificate, judged once, and again when it is touched or time tells."""
+    """Every Secret that is asked for as a certificate, judged once, and again when it is touched or time tells.
 
-    def __init__(self, objects: Objects, reader: CertificateReader) -> None:
+    A Secret that held a good pair and now holds none that can be used keeps the good one: who writes half a renewal
+    should hear of it, not their clients. Only so far does what is shown depend on what was before.
+    """
+
+    def __init__(self, objects: Objects, reader: CertificateReader, good: dict[Key, Pair] | None = None) -> None:
+        """``good`` has the last good pair of each, and is kept up to date, so that another may go on with it."""
         self._objects = objects
         self._reader = reader
+        self._good: dict[Key, Pair] = {} if good is None else good
         self._judged: dict[Key, Judgement] = {}
         self._now = datetime.min.replace(tzinfo=UTC)
         self._due = _ALWAYS
@@ -167,6 +173,7 @@ class Secrets:
     def forget(self, key: Key) -> None:
         """Nobody asks for this one any more."""
         self._judged.pop(key, None)
+        self._good.pop(key, None)
 
     def problems(self) -> list[Problem]:
         """What is wrong with them, in the order of their names."""
@@ -180,21 +187,34 @@ class Secrets:
     def _judge(self, key: Key) -> Judgement:
         secret = self._objects.secrets.get(key)
         if secret is None:
+            self._good.pop(key, None)
             return Judgement()
         subject = Subject("Secret", *key, self._objects.place("Secret", key))
         if secret.type != "kubernetes.io/tls":
             subject.warning("type", f"is {secret.type}, not kubernetes.io/tls", "kubectl create secret tls makes one")
-        certificate, private = (_value(secret, name, subject) for name in (CERTIFICATE, KEY))
-        pair, until = None, _ALWAYS
-        if certificate is not None and private is not None:
-            leaf = self._reader.read(certificate, private)
-            if leaf.wrong is not None:
-                subject.error(f"data[{leaf.wrong[0]}]", *leaf.wrong[1:])
-            else:
-                pair = Pair(certificate, private, leaf)
-                until = self._check_dates(leaf, subject)
+        pair, until = self._pair(secret, subject), _ALWAYS
+        if pair is not None:
+            self._good[key] = pair
+        else:
+            pair = self._good.get(key)
+            if pair is not None:
+                message = f"cannot be used as it is now; the certificate that ends on {pair.leaf.ends:%Y-%m-%d} stays"
+                subject.warning("data", message, "mend it soon: it is kept in memory only")
+        if pair is not None:
+            until = self._check_dates(pair.leaf, subject)
         self._due = min(self._due, until)
         return Judgement(True, pair, tuple(subject.problems), until)
+
+    def _pair(self, secret: Secret, subject: Subject) -> Pair | None:
+        """What a Secret holds, None if it cannot be used; ``subject`` says why."""
+        certificate, private = (_value(secret, name, subject) for name in (CERTIFICATE, KEY))
+        if certificate is None or private is None:
+            return None
+        leaf = self._reader.read(certificate, private)
+        if leaf.wrong is not None:
+            subject.error(f"data[{leaf.wrong[0]}]", *leaf.wrong[1:])
+            return None
+        return Pair(certificate, private, leaf)
 
     def _check_dates(self, leaf: Leaf, subject: Subject) -> datetime:
         """Say what is wrong with its dates now; returns when that will be something else."""

@@ -27,7 +27,7 @@ from proxy.route.spec import RouteSpec
 
 if TYPE_CHECKING:
     from proxy.control.endpoints import Backends
-    from proxy.control.objects import Ingress, Key, Place, Topic
+    from proxy.control.objects import Ingress, IngressClass, Key, Place, Topic
     from proxy.control.view import View
     from proxy.settings import ServicePort
 
@@ -278,8 +278,24 @@ def selects(ingress: Ingress, choices: Choices, view: View) -> bool:
     if named and not choices.controller:
         return named == mine
     return any(
-        (not mine or one.metadata.name == mine)
-        and (not choices.controller or one.spec.controller == choices.controller)
+        counts(one, choices)
         and (one.metadata.name == named if named else one.metadata.annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
         for one in view.classes()
     )
+
+
+def counts(one: IngressClass, choices: Choices) -> bool:
+    """Whether an IngressClass is one of those that were chosen."""
+    return (not choices.ingress_class or one.metadata.name == choices.ingress_class) and (
+        not choices.controller or one.spec.controller == choices.controller
+    )
+
+
+def places_of(claims: Claims | None) -> set[tuple[str, str]]:
+    """Where an Ingress claims something; ("", "") is the default for every host."""
+    if claims is None:
+        return set()
+    found = {("rules", host) for host in claims.rules} | {("rules", host) for host in claims.defaults}
+    found.update(("rules", host) for host in (*claims.lends, *claims.www))
+    found.update(("tls", host) for host in claims.tls)
+    return found | {("", "")} if claims.fallback is not None else found

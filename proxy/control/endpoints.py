@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.control.names import is_address
 from proxy.control.objects import Service, ServicePort
+from proxy.control.problem import Problem
 from proxy.control.slices import endpoints_of, target_port
 from proxy.control.view import Dependents, View
 from proxy.route.spec import BackendSpec, EndpointSpec, Scheme
@@ -104,6 +105,10 @@ class Backends:
         found = self._resolved.get(key)
         return None if found is None else found.spec
 
+    def asks(self, topic: Topic) -> bool:
+        """Whether a backend depends on this."""
+        return self._dependents.asked(topic)
+
     def touch(self, topics: Iterable[Topic]) -> set[str]:
         """Resolve again what depends on these; returns the keys of which something else is to be said than before."""
         told: set[str] = set()
@@ -121,9 +126,14 @@ class Backends:
         self._dependents.assign(key, ())
         self.changed.add(key)
 
-    def unused(self) -> list[Override]:
+    def unused(self) -> list[Problem]:
         """The overrides that no Ingress has asked for."""
-        return [one for place, one in enumerate(self._overrides) if self._serving[place] <= 0]
+        found = []
+        for override in (one for place, one in enumerate(self._overrides) if self._serving[place] <= 0):
+            port = f":{override.port}" if override.port else ""
+            name = f"{override.namespace}/{override.service}".lstrip("/") + port
+            found.append(Problem("warning", f"--upstream {name}: no Ingress names this Service", "check its name"))
+        return found
 
     def _resource(self, namespace: str, backend: IngressBackend) -> str:
         """A backend that is no Service: nothing we could reach."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ from proxy.control.annotations import Options
 from proxy.control.build import Choices
 from proxy.control.generations import Generations, Update
 from proxy.control.watch import INTERVAL, Watcher
+from proxy.saying import say
 
 if TYPE_CHECKING:
     from proxy.control.chronicle import Chronicle
@@ -35,11 +35,6 @@ def choices_of(settings: Settings) -> Choices:
     )
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()
-
-
 class Feed:
     """Feeds a sink with the tables that ``settings.ingress`` describes, and says on standard error what is wrong."""
 
@@ -49,7 +44,7 @@ class Feed:
         self,
         settings: Settings,
         sink: Sink,
-        say: Callable[[str], None] = _say,
+        say: Callable[[str], None] = say,
         interval: float = INTERVAL,
         chronicle: Chronicle | None = None,
     ) -> None:

@@ -257,3 +257,8 @@ NOWHERE: Final = Place()
 def key_of(item: Object) -> Key:
     """Namespace and name; the namespace of an IngressClass is ""."""
     return ("" if isinstance(item, IngressClass) else item.metadata.namespace), item.metadata.name
+
+
+def service_of(piece: EndpointSlice) -> Key:
+    """The Service that an EndpointSlice belongs to; its name is "" where the label is missing."""
+    return piece.metadata.namespace, piece.metadata.labels.get(SERVICE_NAME_LABEL, "")

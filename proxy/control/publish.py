@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -19,13 +19,13 @@ import msgspec
 
 from proxy.admin.control import BUILD_BOUNDS, PROPAGATION_BOUNDS, ControlSample, Followed, Tally
 from proxy.control.build import EVERYTHING, Builder, Choices, Step
+from proxy.control.trails import Trails
 from proxy.route.change import TableChange, certificates_of, differing, hosts_of, whole
-from proxy.trace.w3c import parse_traceparent
 
 if TYPE_CHECKING:
-    from proxy.control.certificates import CertificateReader
+    from proxy.control.certificates import CertificateReader, Pair
     from proxy.control.chronicle import Chronicle, Story
-    from proxy.control.objects import Topic
+    from proxy.control.objects import Key, Topic
     from proxy.control.problem import Problem
     from proxy.control.rolling import Rolling, Sink
     from proxy.control.store import Objects
@@ -38,7 +38,6 @@ GATHER: Final = 0.002  # seconds between two looks at a burst of events; a singl
 LONGEST: Final = 0.01  # seconds that a burst is gathered
 _TOLD: Final = 32  # events that the trace of one generation tells of one by one
 _MANY: Final = 1000  # Ingresses compiled at once, after which the garbage collector has much to look at
-_FOLLOWED: Final = 256  # traces of which it is known what has become of their objects
 _AGE: Final = 3600.0  # seconds between two looks at certificates that may have come of age
 _AGAIN: Final = 5.0  # seconds after which a build that failed is tried again, if nothing changes before
 _UNBUILT: Final = 100_000  # changes kept while nothing is built: a large cluster's first lists
@@ -88,7 +87,8 @@ class Publisher:
         self.refused = False  # errors keep the objects as they are now from being served
         self._objects = objects
         self._sink = sink
-        self._make: Callable[[], Builder] = lambda: Builder(objects, overrides, choices, reader)
+        good: dict[Key, Pair] = {}  # certificates, which a builder in place of one that failed goes on with
+        self._make: Callable[[], Builder] = lambda: Builder(objects, overrides, choices, reader, good)
         self._builder = self._make()
         self._listener = listener
         self._strict = strict
@@ -97,9 +97,10 @@ class Publisher:
         self._begun = False  # the builder has built everything once
         self._pending = TableChange(0)  # what differs from the table that is served
         self._changes: list[Change] = []  # those that the next build takes in
+        self._taken: list[Change] = []  # those of the build under way
         self._untold: list[Change] = []  # those of builds that were refused
-        self._followed: OrderedDict[str, Followed] = OrderedDict()  # by the trace that objects carried
-        self._origins: dict[int, str] = {}  # the trace of the newest generation, if it is recorded
+        self._trails = Trails(lambda kind, key: self._builder.uses(kind, key))
+        self._busy = False  # what is built is ahead of what is served
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -150,7 +151,7 @@ class Publisher:
 
     def followed(self, trace_id: str) -> Followed | None:
         """What has become of the objects that carried this trace (hex), None if none has come lately."""
-        found = self._followed.get(trace_id)
+        found = self._trails.of(trace_id, 0 if self._busy or self.refused else self._generation)
         if found is None or self._chronicle is None:
             return found
         first = next((first for one in found.traces if (first := self._chronicle.first(one))), "")
@@ -178,6 +179,7 @@ class Publisher:
                 except Exception:
                     self._failures += 1
                     self._begun = False  # whatever has come in between is found by building everything anew
+                    self._changes, self._taken = [*self._taken, *self._changes][-_UNBUILT:], []
                     _log.exception("generation %d stays: the next one could not be built", self._generation)
                     asyncio.get_running_loop().call_later(_AGAIN, self._wake.set)
                 if not self._wake.is_set():
@@ -208,9 +210,12 @@ class Publisher:
             await asyncio.sleep(GATHER)
 
     async def _publish(self) -> None:
+        self._busy = True
         changes, self._changes = self._changes, []
+        self._taken = changes
         touched = self._objects.take()
         again = not self._begun and self.table is not None  # after a failure: everything was built anew
+        used = self._used(changes)
         began = time.time_ns()
         step = await asyncio.to_thread(self._build, touched if self._begun else None)
         ended = time.time_ns()
@@ -223,14 +228,21 @@ class Publisher:
         if self.refused and not refused:
             self._pending = self._difference()
         self.refused = refused
+        told = [*self._untold, *changes]
+        used |= self._used(told)
+        made = ""
         if refused or (self.table is not None and not len(self._pending)):
-            self._untold = [*self._untold, *changes][-_TOLD:] if refused else []
-            self._note(changes)
             self._sink.report(problems)
         else:
-            await self._serve(step, changes, began, ended)
-            self._note(changes)
             news = True
+            linked = [one if one in used else msgspec.structs.replace(one, traceparent="") for one in told]
+            story = self._begin(linked, step, began, ended)
+            made = "" if story is None else story.origin.trace_id.hex()
+            await self._serve(changes, story)
+        self._untold = told[-_TOLD:] if refused else []
+        if not refused:
+            self._trails.note(told, self._generation, made)
+        self._busy, self._taken = False, []
         if news and self._listener is not None:
             self._listener(problems)
 
@@ -245,15 +257,19 @@ class Publisher:
             gc.freeze()  # what has been built stays: a collection of it all would hold up the loop for 0.1 s
         return step
 
-    async def _serve(self, step: Step, changes: Sequence[Change], began: int, ended: int) -> None:
-        """Make a generation of what is pending."""
+    def _used(self, changes: Iterable[Change]) -> set[Change]:
+        """Those that carry a trace's context and of whose objects the table, as it is built, has a part."""
+        return {one for one in changes if one.traceparent and self._builder.uses(one.kind, (one.namespace, one.name))}
+
+    def _begin(self, told: Sequence[Change], step: Step, began: int, ended: int) -> Story | None:
+        """The next generation, and its trace if it is recorded."""
         self._generation += 1
-        untold, self._untold = self._untold, []
-        story: Story | None = None
-        if self._chronicle is not None:
-            told = [*untold, *changes]
-            story = self._chronicle.begin(self._generation, told[-_TOLD:], len(told), step, began, ended)
-        self._origins = {} if story is None else {self._generation: story.origin.trace_id.hex()}
+        if self._chronicle is None:
+            return None
+        return self._chronicle.begin(self._generation, told[-_TOLD:], len(told), step, began, ended)
+
+    async def _serve(self, changes: Sequence[Change], story: Story | None) -> None:
+        """Have what is pending served."""
         change = msgspec.structs.replace(
             self._pending,
             generation=self._generation,
@@ -292,28 +308,6 @@ class Publisher:
             ),
             certificates=differing(certificates_of(before), certificates_of(after)),
         )
-
-    def _note(self, changes: Iterable[Change]) -> None:
-        """Remember which generation has what carried a trace's context."""
-        for change in changes:
-            if change.traceparent:
-                self._follow(change)
-
-    def _follow(self, change: Change) -> None:
-        link = parse_traceparent(change.traceparent.encode("utf-8", "replace"))
-        if link is None:
-            return
-        trace_id = link[0].hex()
-        before = self._followed.pop(trace_id, Followed((), 0))
-        made = self._origins.get(self._generation)
-        thing = change.kind, change.namespace, change.name, change.resource_version
-        self._followed[trace_id] = Followed(
-            objects=(*[one for one in before.objects if one[:3] != thing[:3]], thing)[-_TOLD * 8 :],
-            generation=self._generation,
-            traces=tuple(dict.fromkeys((*before.traces, *([made] if made else []))))[-_TOLD:],
-        )
-        while len(self._followed) > _FOLLOWED:
-            self._followed.popitem(last=False)
 
 
 def _later(pending: TableChange, step: Step) -> TableChange:

@@ -63,6 +63,21 @@ class View:
         return self._objects.place(kind, key)
 
 
+class Supposed(View):
+    """What a compilation would see if an IngressClass were as it is said to be."""
+
+    __slots__ = ("_other",)
+
+    def __init__(self, objects: Objects, other: IngressClass) -> None:
+        super().__init__(objects)
+        self._other = other
+
+    def classes(self) -> list[IngressClass]:
+        """Every IngressClass, with the other in place of the one of its name."""
+        name = self._other.metadata.name
+        return [*(one for one in super().classes() if one.metadata.name != name), self._other]
+
+
 class Dependents(Generic[N]):
     """Who depends on what: nodes by the topics they have asked for."""
 

@@ -306,6 +306,7 @@ async def test_what_has_become_of_the_objects_of_a_trace() -> None:
         assert await answer.json() == {
             "objects": [["Ingress", "shop", "web", "42"]],
             "generation": 7,
+            "idle": [],
             "served": True,
             "traces": ["b" * 32],
             "first": "c" * 32,

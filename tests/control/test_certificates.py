@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 
-from proxy.control.build import EVERYTHING, Choices, build
+from proxy.control.build import EVERYTHING, Builder, Choices, build
 from proxy.control.certificates import CertificateReader, Leaf, Pair, covers
 from proxy.control.problem import Problem
 from proxy.route.spec import TableSpec
@@ -166,6 +167,56 @@ def test_a_pair_that_cannot_be_used_is_an_error_of_its_secret(
     lines = {"data[tls.crt]": 5 if crt is None else 7, "data[tls.key]": 5 if private is None else 8}
     assert of_secret.line == lines[field], "the key in the Secret, or its data where there is no such key"
     assert "HUSH" not in str(problems)
+
+
+BAD = [
+    secret("cert", b"HUSH", pem()),
+    secret("cert", certificate(*SHOP), pem(key("b"))),
+    secret("cert", certificate(*SHOP), None),
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_good_certificate_is_not_replaced_by_a_bad_one(bad: str) -> None:
+    store = objects(API, web(), good())
+    builder = Builder(store)
+    builder.update(None, NOW)
+    [before] = builder.table(1).certificates
+    store.put(next(iter(objects(bad).secrets.values())))
+    step = builder.update(store.take(), NOW)
+    assert builder.table(2).certificates == (before,)
+    assert step.certificates == {}
+    wrong, stays = step.problems
+    assert (wrong.severity, wrong.kind, wrong.name) == ("error", "Secret", "cert")
+    ends = before_ends(before.certificate)
+    assert (stays.severity, stays.field) == ("warning", "data")
+    assert stays.message == f"cannot be used as it is now; the certificate that ends on {ends} stays"
+    # Mended, it is used; taken away, nothing is kept of it.
+    other = secret("cert", certificate(*SHOP, private=key("b")), pem(key("b")))
+    store.put(next(iter(objects(other).secrets.values())))
+    assert builder.update(store.take(), NOW).problems == ()
+    assert builder.table(3).certificates != (before,)
+    store.remove("Secret", ("shop", "cert"))
+    builder.update(store.take(), NOW)
+    assert builder.table(4).certificates == ()
+    store.put(next(iter(objects(bad).secrets.values())))
+    builder.update(store.take(), NOW)
+    assert builder.table(5).certificates == ()
+
+
+def test_nothing_is_kept_of_a_secret_that_nobody_names() -> None:
+    kept: dict[Any, Pair] = {}
+    store = objects(API, web(), good())
+    builder = Builder(store, good=kept)
+    builder.update(None, NOW)
+    assert list(kept) == [("shop", "cert")]
+    store.remove("Ingress", ("shop", "web"))
+    builder.update(store.take(), NOW)
+    assert kept == {}
+
+
+def before_ends(certificate: bytes) -> str:
+    return f"{x509.load_pem_x509_certificate(certificate).not_valid_after_utc:%Y-%m-%d}"
 
 
 def test_rsa_and_a_chain() -> None:

@@ -6,11 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from proxy.control import publish
-from proxy.control.build import Builder
+from proxy.control import publish, trails
+from proxy.control.build import Builder, Choices
+from proxy.control.chronicle import Chronicle
 from proxy.control.objects import (
+    CLASS_ANNOTATION,
     BackendPort,
     HTTPPath,
     HTTPRule,
@@ -24,6 +30,7 @@ from proxy.control.objects import (
 from proxy.control.problem import Problem
 from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
+from tests.control.cluster.answers import settled
 from tests.control.sinks import Sink
 from tests.control.texts import API, objects
 
@@ -225,6 +232,31 @@ async def test_a_build_that_fails_is_made_good_by_the_next(monkeypatch: pytest.M
         assert change.hosts["gone.test"] is None
 
 
+@pytest.mark.parametrize("where", ["update", "swap"])
+async def test_what_a_build_that_fails_was_to_take_in_is_the_next_one_s(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events have their trace, are followed, and count as propagated when they are."""
+    async with told() as (s, spans):
+        await s.publisher.synced()
+        with monkeypatch.context() as broken:
+            owner, name = (Builder, "update") if where == "update" else (Sink, "swap")
+            broken.setattr(owner, name, lambda *_: 1 / 0)
+            s.objects.put(ingress("ours", "ours.test", **{CLASS_ANNOTATION: "mine"}))
+            s.publisher.changed(carrying("ours", 2))
+            await s.publisher.flush()
+        assert s.publisher.followed(f"{2:032x}") is None
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{2:032x}")
+        assert found is not None
+        assert found.objects == (("Ingress", "shop", "ours", "1"),)
+        assert (found.generation, len(found.traces)) == (s.sink.tables[-1].generation, 1)
+        await settled(lambda: sum(s.publisher.sample().propagation.buckets) == 1)
+        assert s.publisher.sample().events == (("Ingress", "modified", 1),)
+    whole = [span for span in spans.get_finished_spans() if span.name == "table generation" and span.links]
+    assert [link.context.trace_id for link in whole[-1].links] == [2]
+
+
 async def test_a_build_that_fails_is_tried_again_though_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "_AGAIN", 0.01)
     async with stage() as s:
@@ -302,8 +334,105 @@ async def test_what_has_become_of_a_trace_s_objects_is_known() -> None:
         await s.publisher.flush()
 
 
+@contextlib.asynccontextmanager
+async def told() -> AsyncIterator[tuple[Stage, InMemorySpanExporter]]:
+    """A stage whose generations are traces, and which serves one class."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    made = Stage(False)
+    chronicle = Chronicle(provider)
+    made.publisher = Publisher(made.objects, made.sink, choices=Choices("mine"), chronicle=chronicle)
+    try:
+        yield made, spans
+    finally:
+        await made.publisher.close()
+        chronicle.end()
+
+
+async def test_an_ingress_of_another_class_is_seen_but_not_served() -> None:
+    """Though another's change makes a generation in the same moment."""
+    foreign = msgspec.structs.replace(ingress("theirs", "theirs.test"), spec=IngressSpec(ingress_class_name="yours"))
+    mine = ingress("ours", "ours.test", **{CLASS_ANNOTATION: "mine"})
+    async with told() as (s, spans):
+        await s.publisher.synced()
+        s.objects.put(foreign)
+        s.objects.put(mine)
+        s.publisher.changed(carrying("theirs", 1))
+        s.publisher.changed(carrying("ours", 2))
+        await s.publisher.flush()
+        theirs, ours = s.publisher.followed(f"{1:032x}"), s.publisher.followed(f"{2:032x}")
+        assert theirs is not None
+        assert ours is not None
+        assert (theirs.objects, theirs.idle) == ((), (("Ingress", "shop", "theirs", "1"),))
+        assert (theirs.generation, theirs.traces) == (0, ())
+        assert (ours.objects, ours.idle, ours.generation) == ((("Ingress", "shop", "ours", "1"),), (), 2)
+        assert len(ours.traces) == 1
+    links = [link.context.trace_id for span in spans.get_finished_spans() for link in span.links]
+    assert 2 in links
+    assert 1 not in links
+
+
+async def test_a_generation_is_theirs_who_made_it() -> None:
+    """Whoever comes after it and changes nothing is served by it, and is no reason of it."""
+    async with told() as (s, _):
+        s.put(ingress("ours", "ours.test", **{CLASS_ANNOTATION: "mine"}), "listed")
+        await s.publisher.synced()
+        s.publisher.changed(carrying("ours", 1))
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{1:032x}")
+        assert found is not None
+        assert (found.generation, found.traces) == (1, ())
+        assert found.objects == (("Ingress", "shop", "ours", "1"),)
+
+
+async def test_what_is_named_later_is_in_use_from_then_on() -> None:
+    async with stage() as s:
+        await s.publisher.synced()
+        one = CONTEXT.format(f"{1:032x}")
+        for kind, name in (("Service", "api"), ("Service", "lonely"), ("EndpointSlice", "none"), ("Secret", "pair")):
+            s.publisher.changed(Change(kind, "shop", name, "1", "added", 1, traceparent=one))
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{1:032x}")
+        assert found is not None
+        assert [thing[2] for thing in found.idle] == ["api", "lonely", "none", "pair"]
+        s.put(ingress("web"), "added")
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{1:032x}")
+        assert found is not None
+        assert [thing[2] for thing in found.objects] == ["api"]
+        assert [thing[2] for thing in found.idle] == ["lonely", "none", "pair"]
+        assert found.generation == 2
+        s.objects.remove("Ingress", ("shop", "web"))
+        s.publisher.changed(Change("Service", "shop", "api", "2", "deleted", 1, traceparent=one))
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{1:032x}")
+        assert found is not None
+        assert found.objects == ()
+
+
+async def test_what_errors_hold_back_is_not_served() -> None:
+    """The files have errors: the good Ingress beside the bad one waits with it."""
+    bad = ingress("bad", "b.test", **{"nginx.ingress.kubernetes.io/proxy-body-size": "many"})
+    async with stage(strict=True) as s:
+        s.put(ingress("web"), "listed")
+        await s.publisher.synced()
+        s.objects.put(bad)
+        s.publisher.changed(carrying("bad", 1))
+        s.objects.put(ingress("good", "g.test"))
+        s.publisher.changed(carrying("good", 2))
+        await s.publisher.flush()
+        assert s.publisher.refused
+        assert s.publisher.followed(f"{2:032x}") is None
+        s.put(ingress("bad", "b.test"))
+        await s.publisher.flush()
+        found = s.publisher.followed(f"{2:032x}")
+        assert found is not None
+        assert (found.objects, found.generation) == ((("Ingress", "shop", "good", "1"),), 2)
+
+
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_FOLLOWED", 2)
+    monkeypatch.setattr(trails, "TRACES", 2)
     async with stage() as s:
         for number in range(1, 5):
             s.publisher.changed(carrying("one", number))

@@ -75,6 +75,7 @@ class FakeApiServer:
         self.store = Store()
         self.asked: list[Asked] = []
         self.troubles: list[Trouble] = []
+        self.pauses: dict[str, float] = {}  # resource -> seconds that the answer to a list is held back
         self.bookmarks = bookmarks
         self.gone_as_status = gone_as_status
         self.silent = threading.Event()  # watches say nothing more, not even bookmarks, and stay open
@@ -250,7 +251,9 @@ class FakeApiServer:
         if asked.verb == "watch":
             return await self._watch(request, asked, resource)
         if asked.verb == "list":
-            return self._list(request, asked, resource)
+            answer = self._list(request, asked, resource)
+            await asyncio.sleep(self.pauses.get(asked.resource, 0.0))  # the answer is as old as that
+            return answer
         body = await request.json() if request.can_read_body and not asked.verb.startswith("delete") else {}
         status, found = self._act(asked, request, resource, (namespace, name), subresource, body)
         return web.json_response(found, status=status)

@@ -7,27 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.harness import poll
+from tests.harness.kube_store import Object
 from tests.harness.proxy import ROOT
-from tests.kubernetes.clusters import FakeCluster, ingress_class, site
+from tests.kubernetes.clusters import Cluster, ingress_class, site
 from tests.kubernetes.conftest import Backends, StartController
 
+pytestmark = pytest.mark.timeout(180)
 
-def command(cluster: FakeCluster, file: Path, *arguments: str) -> list[str]:
+
+def command(cluster: Cluster, file: Path, *arguments: str) -> list[str]:
     kubeconfig = str(cluster.kubeconfig(""))
     return [sys.executable, "-m", "proxy", "apply", "-f", str(file), "--kubeconfig", kubeconfig, *arguments]
 
 
 def test_the_whole_way_is_one_waterfall(
-    fake_cluster: FakeCluster, backends: Backends, start_controller: StartController, tmp_path: Path
+    cluster: Cluster, backends: Backends, start_controller: StartController, tmp_path: Path
 ) -> None:
-    fake_cluster.apply(ingress_class())
-    controller = start_controller(fake_cluster, workers=2)
-    file = tmp_path / "shop.json"
-    items = site("shop", backends.address, [backends.ports[0]])
-    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    cluster.apply(ingress_class())
+    controller = start_controller(cluster, workers=2)
+    file = written(tmp_path / "shop.json", *site("shop", backends.address, [backends.ports[0]]))
     admin = "http://{}:{}".format(*controller.listeners["admin"])
-    arguments = command(fake_cluster, file, "--trace", "--controller", admin, "--wait", "20")
+    arguments = command(cluster, file, "--trace", "--controller", admin, "--wait", "20")
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as applying:
         controller.serves("shop.test", backends.body(0))
         poll.until(lambda: controller.get("shop.test").status and applying.poll() is not None, "the end", 40)
@@ -45,30 +48,44 @@ def test_the_whole_way_is_one_waterfall(
     assert "GET /" in out, "the request itself hangs below"
 
 
-def test_what_is_of_nobody_s_class_is_said(
-    fake_cluster: FakeCluster, backends: Backends, start_controller: StartController, tmp_path: Path
+def run(cluster: Cluster, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(cluster, file, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def written(file: Path, *items: Object) -> Path:
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    return file
+
+
+def test_an_ingress_of_another_class_is_not_said_to_be_served(
+    cluster: Cluster, backends: Backends, start_controller: StartController, tmp_path: Path
 ) -> None:
-    controller = start_controller(fake_cluster)
-    file = tmp_path / "nothing.yaml"
-    file.write_text("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n")
+    """Though the Service beside it is one that another Ingress of ours names, and both come in one moment."""
+    mine = site("mine", backends.address, [backends.ports[0]])
+    cluster.apply(ingress_class(), *mine)
+    controller = start_controller(cluster)
+    controller.serves("mine.test", backends.body(0))
     admin = "http://{}:{}".format(*controller.listeners["admin"])
-    done = subprocess.run(
-        command(fake_cluster, file, "--trace", "--controller", admin, "--wait", "0.5"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    theirs = site("theirs", backends.address, [backends.ports[0]], ingress_class="somebodys")
+    file = written(tmp_path / "theirs.json", mine[0], *theirs)
+    done = run(cluster, file, "--trace", "--controller", admin, "--wait", "20")
     assert done.returncode == 1
-    assert "no request came within 0.5 s" in done.stderr
-    done = subprocess.run(command(fake_cluster, file), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "no request is routed by: Ingress default/theirs; is it of the controller's class?" in done.stderr
+    assert "served by every worker" not in done.stderr
+
+
+def test_what_no_ingress_names_is_said(
+    cluster: Cluster, backends: Backends, start_controller: StartController, tmp_path: Path
+) -> None:
+    cluster.apply(ingress_class())
+    controller = start_controller(cluster)
+    file = written(tmp_path / "service.json", site("alone", backends.address, [backends.ports[0]])[0])
+    admin = "http://{}:{}".format(*controller.listeners["admin"])
+    done = run(cluster, file, "--trace", "--controller", admin, "--wait", "20")
+    assert done.returncode == 1
+    assert "no Ingress of the controller's class names anything of this" in done.stderr
+    done = run(cluster, file)
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run(
-        command(fake_cluster, file, "--trace", "--controller", "http://127.0.0.1:1"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(cluster, file, "--trace", "--controller", "http://127.0.0.1:1")
     assert done.returncode == 2
     assert "the controller at http://127.0.0.1:1 cannot be asked" in done.stderr

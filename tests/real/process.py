@@ -1,4 +1,4 @@
-"""Real processes under test: each in its own session, its output in a file, its end certain."""
+"""Real processes under test: each in its own process group, its output in a file, its end certain."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class ProcessFailed(Exception):
 class Process:
     """One started program; a context manager that ends it and everything it started.
 
-    The program leads a session of its own and gets SIGTERM should this process die first. ``log`` receives both its
-    streams. ``cpu`` pins it (and all that it starts) to one CPU, or to a list as taskset(1) has it.
+    The program leads a process group of its own and gets SIGTERM should this process die first. (Not a session:
+    sched(7) weighs each session as one task, and no priority among the programs of a benchmark would count.) ``log``
+    receives both its streams. ``cpu`` pins it (and all that it starts) to one CPU, or to a list as taskset(1) has it.
     ``pass_fds`` stay open in it.
     """
 
@@ -59,7 +60,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=None if environ is None else dict(environ),
                 cwd=cwd,
-                start_new_session=True,
+                process_group=0,
                 pass_fds=pass_fds,
             )
         self.pid: Final = self._popen.pid
@@ -136,7 +137,7 @@ class Process:
         return self.stop()
 
     def stop(self, grace: float = 10.0) -> int:
-        """SIGTERM, ``grace`` seconds, SIGKILL to the whole session's group; returns the exit status. Idempotent."""
+        """SIGTERM, ``grace`` seconds, SIGKILL to the whole group; returns the exit status. Idempotent."""
         if self._popen.returncode is not None:
             return self._popen.returncode
         self.signal(signal.SIGTERM)

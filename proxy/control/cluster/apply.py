@@ -121,6 +121,11 @@ class Applying:
         return found
 
 
+def seen(one: Followed) -> set[tuple[str, ...]]:
+    """Kind, namespace and name of what a controller has taken in, whether or not its table has a part of it."""
+    return {thing[:3] for thing in (*one.objects, *one.idle)}
+
+
 class Controllers:
     """The controllers' admin addresses, as `http://HOST:PORT`."""
 
@@ -141,7 +146,7 @@ class Controllers:
         while True:
             found = await asyncio.gather(*(self._ask(address, f"/followed/{trace_id}") for address in self._addresses))
             known = [None if one is None else msgspec.convert(one, Followed) for one in found]
-            whole = [one for one in known if one is not None and one.served and names <= {x[:3] for x in one.objects}]
+            whole = [one for one in known if one is not None and one.served and names <= seen(one)]
             if len(whole) == len(self._addresses) or time.monotonic() >= limit:
                 return [one if one is not None else Followed((), 0) for one in known]
             await asyncio.sleep(_POLL)

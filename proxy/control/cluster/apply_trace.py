@@ -18,11 +18,12 @@ from rich.console import Console
 from proxy import __version__
 from proxy.admin.waterfall import Waterfall
 from proxy.control.cluster import access
-from proxy.control.cluster.apply import Applied, Applying, Controllers, read
+from proxy.control.cluster.apply import Applied, Applying, Controllers, read, seen
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.faults import ApiFault
 from proxy.control.cluster.spans import trace_config
 from proxy.errors import SettingsError
+from proxy.saying import say
 from proxy.settings import Tracing
 from proxy.trace import resource
 from proxy.trace.batch import Envelope
@@ -95,21 +96,30 @@ async def _follow(
     async with aiohttp.ClientSession() as session:
         controllers = Controllers(session, addresses)
         found = await controllers.follow(trace_id, wanted, patience)
-        missing = [str(one) for one in wanted if not all(one[:3] in {x[:3] for x in each.objects} for each in found)]
+        missing = [str(one) for one in wanted if not all(one[:3] in seen(each) for each in found)]
         late = [address for address, each in zip(addresses, found, strict=True) if not each.served]
+        idle = {thing[:3] for each in found for thing in each.idle}
+        refused = [str(one) for one in wanted if one.kind == "Ingress" and one[:3] in idle]
         if missing:
-            _say(f"not taken in within {patience:g} s: {', '.join(missing)}; is it of the controller's class?")
+            say(f"not taken in within {patience:g} s: {', '.join(missing)}; /routes says why if it was refused")
+        elif refused:
+            say(f"no request is routed by: {', '.join(refused)}; is it of the controller's class? /routes says more")
+        elif not any(each.objects for each in found):
+            say("no Ingress of the controller's class names anything of this; there is no request to wait for")
         elif late:
-            _say(f"not served by every worker within {patience:g} s: {', '.join(late)}")
+            say(f"not served by every worker within {patience:g} s: {', '.join(late)}")
         else:
+            for one in wanted:
+                if one[:3] in idle:
+                    say(f"{one} is taken in, but no Ingress of the controller's class names it")
             numbers = ", ".join(str(each.generation) for each in found)
-            _say(f"served by every worker: generation {numbers}; waiting for the first request")
+            say(f"served by every worker: generation {numbers}; waiting for the first request")
             found = await controllers.first(trace_id, patience)
             if not any(each.first for each in found):
-                _say(f"no request came within {patience:g} s")
+                say(f"no request came within {patience:g} s")
         spans = memory.spans() + [span for one in await controllers.traces(found) for span in views(one)]
     Console(highlight=False, soft_wrap=False).print(Waterfall(grow(joined(spans, trace_id))))
-    return int(bool(missing or late) or not any(each.first for each in found))
+    return int(bool(missing or refused or late) or not any(each.first for each in found))
 
 
 def joined(spans: Sequence[SpanView], trace_id: str) -> list[SpanView]:
@@ -179,8 +189,3 @@ class _Memory:
     def spans(self) -> list[SpanView]:
         """Those that have ended."""
         return decode([Envelope(resource.encode(self._resource), resource.encode_scope(__version__)).wrap(self._blobs)])
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,6 +28,7 @@ from proxy.control.feed import choices_of
 from proxy.control.problem import Problem
 from proxy.control.publish import Change, Publisher
 from proxy.control.store import Objects
+from proxy.saying import say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -56,11 +56,6 @@ class Ending(Protocol):
         ...
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"spanway: {text}\n")
-    sys.stderr.flush()
-
-
 class Controller:
     """`open` it, then `run` it (an `admin.source.Companion`)."""
 
@@ -73,7 +68,7 @@ class Controller:
         trace: aiohttp.TraceConfig | None = None,
         chronicle: Chronicle | None = None,
         environ: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = _say,
+        say: Callable[[str], None] = say,
     ) -> None:
         """``sink`` serves tables. ``trace`` makes spans of the calls to the API server, ``chronicle`` of generations.
 
@@ -112,7 +107,8 @@ class Controller:
         name = f"{self._settings.ingress_class or 'spanway'}-ingress-leader"
         leader = Leader(self._client, self._election(), name, identity, self._led, self._say, timing)
         self._leader = leader
-        self._status = Status(self._client, lambda: leader.leads, self._following.ours, self._say)
+        ours, refused = self._following.ours, self._refused
+        self._status = Status(self._client, lambda: leader.leads, ours, self._say, changed=refused)
         self._events = Events(self._client, lambda: leader.leads, self._owner, self._say, self._pod)
         if cluster.publish_address:
             self._status.publish(addresses.of_texts(cluster.publish_address))
@@ -149,7 +145,8 @@ class Controller:
 
     def problems(self) -> list[Problem]:
         """What is wrong beside what a table's build finds."""
-        return self._following.problems() + self._publishing()
+        contested = [] if self._status is None else self._status.problems
+        return self._following.problems() + self._publishing() + contested
 
     def sample(self) -> ClusterSample:
         """The counters."""

@@ -48,6 +48,8 @@ def reason_of(problem: Problem) -> str:
         return "InvalidCertificate" if invalid else "Certificate"
     if field.startswith("spec.tls"):
         return "Certificate"
+    if field.startswith("status."):
+        return "StatusConflict"
     if invalid:
         return "Invalid"
     if ".backend" in field or field.startswith("spec.defaultBackend."):

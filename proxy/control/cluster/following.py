@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from proxy.control.claims import Choices, selects
 from proxy.control.cluster.counters import Counters
@@ -23,20 +23,19 @@ from proxy.control.cluster.wire import Unreadable, object_of
 from proxy.control.objects import Ingress, IngressClass, IngressClassSpec, Metadata
 from proxy.control.problem import Problem
 from proxy.control.publish import Change
-from proxy.control.view import View
+from proxy.control.view import Supposed, View
 
 if TYPE_CHECKING:
     import msgspec
 
     from proxy.admin.cluster import WatchSample
+    from proxy.control.cluster.ahead import Need
     from proxy.control.cluster.client import Client
     from proxy.control.cluster.faults import ApiFault
     from proxy.control.cluster.kinds import Resource
     from proxy.control.objects import Key, Object
     from proxy.control.store import Objects
     from proxy.settings import Settings
-
-_AHEAD: Final = 1.0  # seconds that an Ingress waits for the Secrets that it names
 
 
 class Following:
@@ -72,7 +71,7 @@ class Following:
         )
         space = cluster.watch_namespace
         self._add(INGRESS, space, looks, before=self._secrets_first)
-        self._add(INGRESS_CLASS, "", looks, optional=bool(space))
+        self._add(INGRESS_CLASS, "", looks, before=self._class_secrets_first, optional=bool(space))
         for namespace in self._spaces():
             self._add(SERVICE, namespace, looks)
             self._add(ENDPOINT_SLICE, namespace, looks)
@@ -200,27 +199,24 @@ class Following:
         ours = ingress is not None and self._selects(ingress)
         self.secrets.name(key, named_by(ingress) if ours and ingress is not None else ())
 
-    async def _secrets_first(self, raw: msgspec.Raw) -> None:
+    def _secrets_first(self, raw: msgspec.Raw) -> Need | None:
         """An Ingress that names other Secrets than before waits for them, lest its hosts lack a certificate."""
-        if b'"secretName"' not in bytes(raw):
-            return
-        try:
-            ingress = object_of("Ingress", raw)
-        except Unreadable:
-            return
+        ingress = _read("Ingress", raw) if b'"secretName"' in bytes(raw) else None
         if not isinstance(ingress, Ingress) or not self._selects(ingress):
-            return
-        key = ingress.metadata.namespace, ingress.metadata.name
-        named = named_by(ingress)
-        if self.secrets.known(named):
-            return
-        before = self._objects.ingresses.get(key)
-        self.secrets.name(key, named | (named_by(before) if before is not None else set()))
-        try:
-            async with asyncio.timeout(_AHEAD):
-                await self.secrets.sync(named)
-        except TimeoutError:
-            pass  # it is taken in as it is
+            return None
+        return self.secrets.need(named_by(ingress))
+
+    def _class_secrets_first(self, raw: msgspec.Raw) -> Need | None:
+        """A class that comes to us waits for the Secrets of its Ingresses, for the same reason."""
+        item = _read("IngressClass", raw)
+        if not isinstance(item, IngressClass):
+            return None
+        view = Supposed(self._objects, item)
+        found: set[Key] = set()
+        for ingress in self._objects.ingresses.values():
+            if ingress.spec.tls and selects(ingress, self._choices, view):
+                found |= named_by(ingress)
+        return self.secrets.need(found)
 
     def _told(self, scope: Scope, fault: ApiFault | None) -> None:
         """A scope cannot be followed, or can be again."""
@@ -259,3 +255,10 @@ class Following:
 
 def _class_changed(name: str, verb: Literal["added", "deleted"]) -> Change:
     return Change("IngressClass", "", name, "", verb, time.time_ns())
+
+
+def _read(kind: str, raw: msgspec.Raw) -> Object | None:
+    try:
+        return object_of(kind, raw)
+    except Unreadable:
+        return None  # whoever takes it in says so

@@ -23,26 +23,32 @@ FORBIDDEN: Final = 30.0  # seconds; only somebody who changes RBAC can mend it
 class Backoff:
     """Waits in a row; `reset` after a success."""
 
-    __slots__ = ("_chance", "_delay", "first", "longest")
+    __slots__ = ("_chance", "_delay", "_refusal", "first", "longest", "refusal")
 
     def __init__(
         self,
         first: float = FIRST,
         longest: float = LONGEST,
         chance: Callable[[], float] = random.random,
+        refusal: float = 0.0,
     ) -> None:
-        """``first`` and ``longest`` are seconds; ``chance`` gives numbers from 0 to 1."""
+        """``first`` and ``longest`` are seconds; ``chance`` gives numbers from 0 to 1.
+
+        ``refusal`` is the longest delay, in seconds, after refusals in a row; 0: they are all alike.
+        """
         self.first: Final = first
         self.longest: Final = longest
+        self.refusal: Final = refusal
         self._chance = chance
         self._delay = 0.0
+        self._refusal = 0.0
 
     def __repr__(self) -> str:
         return f"Backoff({self._delay:g} s of at most {self.longest:g} s)"
 
     def reset(self) -> None:
         """Begin anew."""
-        self._delay = 0.0
+        self._delay = self._refusal = 0.0
 
     def after(self, fault: ApiFault | None = None) -> float:
         """Seconds to wait now: half of the delay and a random part of the other half.
@@ -52,7 +58,9 @@ class Backoff:
         self._delay = min(self._delay * 2, self.longest) if self._delay else self.first
         delay = self._delay
         if isinstance(fault, Forbidden):
-            delay = max(delay, min(FORBIDDEN, self.longest * 3))
+            least = min(FORBIDDEN, self.longest * 3)
+            self._refusal = max(min(self._refusal * 2, self.refusal), least)
+            delay = max(delay, self._refusal)
         spread = delay * (0.5 + 0.5 * self._chance())
         if isinstance(fault, TooMany):
             return max(spread, fault.retry_after)

@@ -12,10 +12,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Final
 
+from proxy.control.cluster.ahead import in_order
 from proxy.control.cluster.client import TooLarge
 from proxy.control.cluster.faults import ApiFault, Forbidden, Garbled, Gone
 from proxy.control.cluster.lines import Lines
@@ -25,10 +26,12 @@ from proxy.control.cluster.wire import Unreadable, event_of, head_of, page_of
 if TYPE_CHECKING:
     import msgspec
 
+    from proxy.control.cluster.ahead import Need
     from proxy.control.cluster.client import Client
     from proxy.control.cluster.counters import Counters, Pulse
     from proxy.control.cluster.intake import Intake, Verb
     from proxy.control.cluster.kinds import Scope
+    from proxy.control.cluster.wire import Event
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +41,14 @@ SHORTEST_WATCH: Final = 300.0  # seconds, to twice as many; client-go's minWatch
 _MUTE: Final = 2  # silent watches in a row before everything is listed
 _QUICK: Final = 1.0  # seconds; a watch that lived shorter and brought nothing is followed by a pause
 
+_NEEDY: Final = ("ADDED", "MODIFIED")
 _VERBS: Final[dict[str, Verb]] = {"ADDED": "added", "MODIFIED": "modified", "DELETED": "deleted"}
 
+_Read = tuple["Event", int, int]  # an event, when its line had been read (Unix ns), and the line's length
 Told = Callable[["Scope", "ApiFault | None"], None]
 """Called when a scope cannot be followed, with each new kind of reason; with None when it can be again."""
-Before = Callable[["msgspec.Raw"], Awaitable[None]]
-"""Awaited before an object of an event is taken in, so that what it needs may come first."""
+Before = Callable[["msgspec.Raw"], "Need | None"]
+"""Called as an object is read: what must be there before it is taken in."""
 
 
 class Reflector:
@@ -81,13 +86,18 @@ class Reflector:
         self._fault: type[ApiFault] | None = None  # that was told last
         self._gone = 0  # times in a row that a version was too old
         self._mute = 0  # watches in a row that were open and said nothing
+        self._running = False
+        self._refreshing = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"Reflector({self.scope}, at {self._version or 'no'} version, {self._pulse!r})"
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        self._running = True
         try:
+            async with self._refreshing:
+                pass  # what a list under way still brings is older than what comes
             while True:
                 delay = await self._follow()
                 if delay:
@@ -95,15 +105,18 @@ class Reflector:
         finally:
             self._pulse.connected = False
 
-    async def refresh(self, *, quiet: bool = False) -> bool:
-        """A list alone, ``quiet`` as `Client` has it; whether it could be had."""
-        try:
-            await self._list(quiet=quiet)
-        except ApiFault as problem:
-            self._failed(problem)
-            return False
-        self._tell(None)
-        return True
+    async def refresh(self, *, quiet: bool = False) -> ApiFault | None:
+        """A list alone, ``quiet`` as `Client` has it; why it could not be had. None at all while it runs."""
+        async with self._refreshing:
+            if self._running:
+                return None
+            try:
+                await self._list(quiet=quiet)
+            except ApiFault as problem:
+                self._failed(problem)
+                return problem
+            self._tell(None)
+            return None
 
     async def _follow(self) -> float:
         """Once: a list if need be, and a watch to its end; returns the pause before the next, in seconds."""
@@ -191,7 +204,7 @@ class Reflector:
         while True:
             body = await self._client.page(self.scope.path, query, quiet=quiet)
             page = page_of(f"list {self.scope}", body)
-            self._intake.page(page.items or ())
+            await self._take(page.items or ())
             following = page.metadata.continue_
             if not following:
                 if not page.metadata.resource_version:
@@ -199,6 +212,19 @@ class Reflector:
                 return page.metadata.resource_version
             query["continue"] = following
             await asyncio.sleep(0)
+
+    async def _take(self, items: tuple[msgspec.Raw, ...]) -> None:
+        """Take a page in; after the first whole list each object has what it needs, as if it came as an event."""
+        needs = []
+        if self._before is not None and self.synced.is_set():
+            needs = [need for raw in items if (need := self._before(raw)) is not None]
+        try:
+            if needs:
+                await asyncio.wait([need.ready for need in needs])
+            self._intake.page(items)
+        finally:
+            for need in needs:
+                need.release()
 
     # Watch.
 
@@ -215,14 +241,16 @@ class Reflector:
         async with self._client.watch(self.scope.path, query, self._silence, lines) as stream:
             self._pulse.connected = True
             self._tell(None)
-            async for line in stream:
-                received = time.time_ns()
-                event = event_of(what, line)
-                if self._before is not None and event.type in ("ADDED", "MODIFIED"):
-                    await self._before(event.object)
-                self._took(event.type, event.object, what, received)
-                if lines.dropped:
-                    raise Garbled(what, "an event was longer than any object may be")
+            events = aclosing(_events(stream, what))
+            async with events as read, aclosing(in_order(read, self._needs, _size)) as ordered:
+                async for event, received, _ in read if self._before is None else ordered:
+                    self._took(event.type, event.object, what, received)
+                    if lines.dropped:
+                        raise Garbled(what, "an event was longer than any object may be")
+
+    def _needs(self, read: _Read) -> Need | None:
+        event = read[0]
+        return self._before(event.object) if self._before is not None and event.type in _NEEDY else None
 
     def _took(self, kind: str, raw: msgspec.Raw, what: str, received: int) -> None:
         verb = _VERBS.get(kind)
@@ -244,3 +272,14 @@ class Reflector:
 
     def _hear(self) -> None:
         self._pulse.heard = time.monotonic()
+
+
+async def _events(stream: AsyncIterator[bytes], what: str) -> AsyncGenerator[_Read, None]:
+    """The events of a watch, and when each had been read."""
+    async for line in stream:
+        received = time.time_ns()
+        yield event_of(what, line), received, len(line)
+
+
+def _size(read: _Read) -> int:
+    return read[2]

@@ -2,17 +2,21 @@
 
 Each is followed by a list and a watch of that one object (a field selector on its name), which RBAC can allow by name
 and which shows us nothing else of its namespace. A watch holds a connection, so there is a bound: what is named
-beyond it is listed in turn.
+beyond it is listed in turn, and less and less often where that is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+import logging
+import time
+from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from proxy.control.cluster.ahead import Need
 from proxy.control.cluster.intake import Intake
 from proxy.control.cluster.kinds import SECRET, Scope
+from proxy.control.cluster.pace import Backoff
 from proxy.control.cluster.reflector import SILENCE, Reflector
 from proxy.control.problem import Problem
 
@@ -27,8 +31,10 @@ if TYPE_CHECKING:
 WATCHED: Final = 256  # Secrets with a watch of their own
 ROUND: Final = 0.1  # seconds between two lists of those beyond: 10 a second, 1,000 in 100 s
 AT_ONCE: Final = 16  # lists under way: a thousand at once would be an attack
-_LOOK: Final = 0.02  # seconds between two looks at whether all are in
-_PAUSE: Final = 0.5  # seconds after a list that failed
+AHEAD: Final = 1.0  # seconds that whoever names Secrets waits for them
+REFUSED: Final = 300.0  # seconds, the longest pause of a Secret that may not be read: RBAC changes rarely
+
+_log = logging.getLogger(__name__)
 
 
 def named_by(ingress: Ingress) -> set[Key]:
@@ -37,16 +43,19 @@ def named_by(ingress: Ingress) -> set[Key]:
 
 
 class _Followed:
-    """One Secret: its reflector, and its task if it has a watch."""
+    """One Secret: its reflector, and the task that runs it or asks for it a first time."""
 
-    __slots__ = ("intake", "pulse", "reflector", "task", "wanted")
+    __slots__ = ("backoff", "due", "intake", "pulse", "reflector", "task", "wanted", "watched")
 
-    def __init__(self, reflector: Reflector, intake: Intake, pulse: Pulse) -> None:
+    def __init__(self, reflector: Reflector, intake: Intake, pulse: Pulse, backoff: Backoff) -> None:
         self.reflector = reflector
         self.intake = intake
         self.pulse = pulse
+        self.backoff = backoff
         self.task: asyncio.Task[None] | None = None
+        self.watched = False
         self.wanted = 1  # by how many
+        self.due = 0.0  # to be listed again, monotonic seconds
 
     @property
     def synced(self) -> bool:
@@ -83,7 +92,7 @@ class Secrets:
         self._ended: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        watches = sum(one.task is not None for one in self._followed.values())
+        watches = sum(one.watched for one in self._followed.values())
         return f"Secrets({len(self._followed)} followed, {watches} of them by a watch)"
 
     @property
@@ -112,28 +121,48 @@ class Secrets:
         """Whether each of these has been asked for."""
         return all((one := self._followed.get(key)) is not None and one.synced for key in keys)
 
-    async def sync(self, keys: Iterable[Key] | None = None) -> None:
+    def need(self, keys: Iterable[Key]) -> Need | None:
+        """Ask for Secrets that something is about to name, which waits for them; None where all are known."""
+        wanted = set(keys)
+        if self.known(wanted):
+            return None
+        owner = object()
+        self.name(owner, wanted)
+        ready = asyncio.get_running_loop().create_task(self._arrive(wanted))
+
+        def release() -> None:
+            ready.cancel()
+            self.name(owner, ())
+
+        return Need(ready, release)
+
+    async def _arrive(self, keys: set[Key]) -> None:
+        try:
+            async with asyncio.timeout(AHEAD):
+                await self.sync(keys)
+        except TimeoutError:
+            pass  # whoever waits goes on without
+
+    async def sync(self, keys: set[Key] | None = None) -> None:
         """Wait until each of ``keys`` (None: that is named) has been asked for once.
 
         That is all: it need not exist, and we need not be allowed to read it.
         """
-        wanted = None if keys is None else set(keys)
         while waiting := [
-            one for key, one in self._followed.items() if not one.synced and (wanted is None or key in wanted)
+            one for key, one in self._followed.items() if not one.synced and (keys is None or key in keys)
         ]:
-            polled = [one for one in waiting if one.task is None]
-            done = await asyncio.gather(*(one.reflector.refresh() for one in polled))
-            await asyncio.sleep(_LOOK if all(done) else _PAUSE)
+            await asyncio.gather(*(one.reflector.synced.wait() for one in waiting))
 
     async def run(self) -> None:
         """List those without a watch, in turn, until cancelled; then end the watches."""
         try:
             while True:
-                turn = [one for one in self._followed.values() if one.task is None]
+                now = time.monotonic()
+                turn = [one for one in self._followed.values() if not one.watched and one.synced and one.due <= now]
                 for one in turn:
-                    if one.wanted and not await one.reflector.refresh(quiet=True):
-                        await asyncio.sleep(_PAUSE)
-                    await asyncio.sleep(ROUND)
+                    if one.wanted and not one.watched:
+                        await self._ask(one, quiet=True)
+                        await asyncio.sleep(ROUND)
                 await asyncio.sleep(ROUND)
         finally:
             tasks = [one.task for one in self._followed.values() if one.task is not None] + list(self._ended)
@@ -142,6 +171,26 @@ class Secrets:
             if tasks:
                 await asyncio.wait(tasks)
 
+    async def _ask(self, one: _Followed, *, quiet: bool = False) -> None:
+        """List one without a watch, and note when it is to be listed again."""
+        try:
+            fault = await one.reflector.refresh(quiet=quiet)
+        except Exception:  # a mistake of ours: the others go on
+            _log.exception("asking for %s", one.reflector.scope)
+            one.due = time.monotonic() + one.backoff.after()
+            return
+        if fault is None:
+            one.backoff.reset()
+            one.due = 0.0
+        else:
+            one.due = time.monotonic() + one.backoff.after(fault)
+
+    async def _first(self, one: _Followed) -> None:
+        """Ask for one without a watch until there is an answer, be it that we may not read it."""
+        while not one.synced and not one.watched:
+            await asyncio.sleep(max(one.due - time.monotonic(), 0.0))
+            await self._ask(one)
+
     def _follow(self, key: Key) -> None:
         one = self._followed.get(key)
         if one is not None:
@@ -149,6 +198,7 @@ class Secrets:
             return
         pulse = self._counters.join()
         intake = Intake(SECRET.kind, self._objects, self._changed, pulse)
+        backoff = Backoff(refusal=REFUSED)
         reflector = Reflector(
             self._client,
             Scope(SECRET, *key),
@@ -159,14 +209,28 @@ class Secrets:
             optional=True,
             silence=self._silence,
             gate=self._gate,
+            backoff=backoff,
         )
-        one = self._followed[key] = _Followed(reflector, intake, pulse)
-        self._watch(one)
+        one = self._followed[key] = _Followed(reflector, intake, pulse, backoff)
+        if self._free > 0:
+            self._watch(one)
+        else:
+            self._begin(one, self._first(one))
 
     def _watch(self, one: _Followed) -> None:
-        if self._free > 0:
-            self._free -= 1
-            one.task = asyncio.get_running_loop().create_task(one.reflector.run())
+        self._free -= 1
+        one.watched = True
+        self._begin(one, one.reflector.run())
+
+    def _begin(self, one: _Followed, work: Coroutine[None, None, None]) -> None:
+        """In place of what was begun before, which ends by itself."""
+        self._retire(one)
+        one.task = asyncio.get_running_loop().create_task(work)
+
+    def _retire(self, one: _Followed) -> None:
+        if one.task is not None and not one.task.done():
+            self._ended.add(one.task)
+            one.task.add_done_callback(self._ended.discard)
 
     def _leave(self, key: Key) -> None:
         one = self._followed[key]
@@ -176,13 +240,14 @@ class Secrets:
         del self._followed[key]
         self._counters.leave(one.pulse)
         one.intake.forget()
+        one.reflector.synced.set()  # nobody is to wait for it any more
         self._left(one.reflector.scope)
         if one.task is not None:
+            self._retire(one)
             one.task.cancel()
-            self._ended.add(one.task)
-            one.task.add_done_callback(self._ended.discard)
+        if one.watched:
             self._free += 1
             # The place goes to one that waits.
-            heir = next((other for other in self._followed.values() if other.task is None), None)
+            heir = next((other for other in self._followed.values() if not other.watched), None)
             if heir is not None:
                 self._watch(heir)

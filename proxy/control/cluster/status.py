@@ -4,6 +4,8 @@
 no other replica runs. That is what ingress-nginx does (`--update-status-on-shutdown`, true by default; it lists Pods
 to find out). Here the endpoints of --publish-service tell, so that no Pods need be read: where another endpoint is up,
 or nothing tells (--publish-address, no POD_NAME), the status stays.
+
+**Who else writes it** (a second installation of the same class) is told, and given way to: see `contest`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.control.cluster.addresses import Points, of_ingress, patch
 from proxy.control.cluster.client import MERGE_PATCH
+from proxy.control.cluster.contest import Contests
 from proxy.control.cluster.faults import ApiFault, Conflict, Forbidden, NotFound, refused
 from proxy.control.cluster.kinds import INGRESS
 from proxy.control.cluster.pace import Backoff, Bucket
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from proxy.control.cluster.client import Client
     from proxy.control.objects import Key
+    from proxy.control.problem import Problem
 
 RATE: Final = 20.0  # writes a second
 BURST: Final = 50  # writes at once, after a pause
@@ -34,11 +38,12 @@ EMPTYING: Final = 5.0  # seconds for the last writes, when the controller ends
 class _Seen:
     """An Ingress as the API server last had it."""
 
-    __slots__ = ("points", "version")
+    __slots__ = ("ours", "points", "version")
 
-    def __init__(self, version: str, points: Points) -> None:
+    def __init__(self, version: str, points: Points, *, ours: bool) -> None:
         self.version = version
         self.points: Points | None = points  # None: a write is under way, and nobody knows
+        self.ours = ours  # what is to be written stood there, now or once
 
 
 class Status:
@@ -51,8 +56,9 @@ class Status:
         ours: Callable[[Key], bool],
         say: Callable[[str], None],
         bucket: Bucket | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``ours`` says whether an Ingress is of our class."""
+        """``ours`` says whether an Ingress is of our class; ``changed`` is called when `problems` are others."""
         self.writes = 0
         self.faults = 0
         self._client = client
@@ -65,6 +71,9 @@ class Status:
         self._due: dict[Key, None] = {}  # to be looked at, in order
         self._wake = asyncio.Event()
         self._told = False
+        self._changed = changed
+        self._contests = Contests()
+        self._waiting: dict[Key, asyncio.TimerHandle] = {}  # for their turn
 
     def __repr__(self) -> str:
         return f"Status({self._points}, {len(self._due)} due, {self.writes} written)"
@@ -73,21 +82,46 @@ class Status:
         """What every status is to say."""
         if points != self._points:
             self._points = points
+            self._contests.clear()
+            for seen in self._seen.values():
+                seen.ours = False
             self.all()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What somebody else writes, again and again."""
+        return [one for one in self._contests.problems(self._points or ()) if self._ours((one.namespace, one.name))]
 
     def look(self, key: Key, raw: bytes | msgspec.Raw | None) -> None:
         """An Ingress as it came (`intake.Look`)."""
         if raw is None:
             self._seen.pop(key, None)
             self._due.pop(key, None)
+            self._contests.forget([key])
             return
         try:
             version = head_of(raw).resource_version
         except Unreadable:
             return
-        self._seen[key] = _Seen(version, of_ingress(raw))
-        self._due[key] = None
-        self._wake.set()
+        points, before = of_ingress(raw), self._seen.get(key)
+        stood = before is not None and before.ours
+        self._seen[key] = _Seen(version, points, ours=points == self._points)
+        if stood and points != self._points and self._contests.overwritten(key, points):
+            self._changed()
+        self._again(key)
+
+    def _again(self, key: Key) -> None:
+        """Look at one again, as soon as it is our turn."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            waiting.cancel()
+        pause = self._contests.pause(key)
+        if pause > 0:
+            self._due.pop(key, None)
+            self._waiting[key] = asyncio.get_running_loop().call_later(pause, self._again, key)
+        elif key in self._seen:
+            self._due[key] = None
+            self._wake.set()
 
     def all(self) -> None:
         """Look at every Ingress again: the leader, the class or the addresses are others."""
@@ -108,6 +142,9 @@ class Status:
             key = next(iter(self._due))
             del self._due[key]
             wanted = self._wanted(key)
+            if wanted is not None and self._contests.pause(key) > 0:
+                self._again(key)  # it was among all of them
+                wanted = None
             if wanted is None:
                 await asyncio.sleep(0)
                 continue
@@ -170,4 +207,5 @@ class Status:
         self.writes += 1
         self._told = False
         seen.points = points  # until the watch has it
+        seen.ours = True
         return None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import inspect
+import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +30,7 @@ from tests.harness.kube_store import RESOURCES, Rule
 
 BY_KIND = {each.kind: each for each in RESOURCES if each.group != "events.k8s.io"}
 EVERYTHING = ("list", "watch")
+DEFAULT_SAY = inspect.signature(Controller).parameters["say"].default
 
 
 def thing(kind: str, name: str, namespace: str = "shop", **fields: Any) -> dict[str, Any]:
@@ -92,16 +96,17 @@ class End:
 class Running:
     """A controller at work."""
 
-    def __init__(self, fake: FakeApiServer, settings: Settings, token: str = ADMIN, pod: str = "pod-1") -> None:
+    def __init__(
+        self, fake: FakeApiServer, settings: Settings, token: str = ADMIN, pod: str = "pod-1", **options: Any
+    ) -> None:
         cluster = dataclasses.replace(settings.cluster, kubeconfig=str(fake.kubeconfig(token)))
         self.fake = fake
         self.sink = Sink()
         self.end = End()
         self.said: list[str] = []
         environ = {"POD_NAME": pod, "POD_NAMESPACE": "default"}
-        self.controller = Controller(
-            settings.replace(cluster=cluster), self.sink, self.end, environ=environ, say=self.said.append
-        )
+        options.setdefault("say", self.said.append)
+        self.controller = Controller(settings.replace(cluster=cluster), self.sink, self.end, environ=environ, **options)
         self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -299,6 +304,60 @@ async def test_an_ingress_that_names_another_secret_never_lacks_a_certificate(fa
         assert all(len(table.certificates) == 1 for table in one.sink.tables)
 
 
+async def test_many_new_ingresses_wait_for_their_secrets_together(fake: FakeApiServer) -> None:
+    """An answer of the API server takes 0.2 s: 40 of them in a row would be 8 s."""
+    names = [f"n{number}" for number in range(40)]
+    for name in names:
+        fake.store.put(certificate(name, f"{name}.test"))
+    async with running(fake) as one:
+        fake.pauses["secrets"] = 0.2
+        for name in names:
+            fake.store.put(ingress(name, secret=name))
+        began = time.monotonic()
+        await one.serves(*[f"{name}.test" for name in names])
+        assert time.monotonic() - began < 4
+        for table in one.sink.tables:
+            assert {route.host for route in table.routes} == {
+                host for each in table.certificates for host in each.hosts
+            }
+
+
+@pytest.mark.parametrize("how", ["controller", "new"])
+async def test_a_class_that_comes_to_us_brings_its_certificates(how: str, fake: FakeApiServer) -> None:
+    """No table has its hosts without them."""
+    if how == "controller":
+        fake.store.put(ingress_class(controller="example.org/another"))
+    else:
+        fake.store.delete(BY_KIND["IngressClass"], ("", "spanway"))
+    for name in ("a", "b"):
+        fake.store.put(certificate(name, f"{name}.test"))
+        fake.store.put(ingress(name, secret=name))
+    async with running(fake) as one:
+        assert one.hosts == set()
+        fake.pauses["secrets"] = 0.2
+        fake.store.put(ingress_class())
+        await one.serves("a.test", "b.test")
+        for table in one.sink.tables:
+            assert len(table.certificates) == len({route.host for route in table.routes})
+        fake.store.put(ingress_class(controller="example.org/another"))
+        await one.serves()
+        await settled(lambda: fake.watches() == 4)
+
+
+async def test_an_ingress_that_cannot_be_used_keeps_no_secrets(fake: FakeApiServer) -> None:
+    fake.store.put(certificate("web-tls", "web.test"))
+    async with running(fake) as one:
+        bad = ingress("web", secret="web-tls")
+        bad["spec"]["rules"][0]["http"]["paths"][0]["path"] = "no-slash"
+        fake.store.put(bad)
+        await settled(lambda: one.controller.problems() != [])
+        await settled(lambda: fake.watches() == 4, "the Secret's watch to end")
+        good = ingress("web", secret="web-tls")
+        fake.store.put(good)
+        await one.serves("web.test")
+        assert len(one.table.certificates) == 1
+
+
 async def test_a_missing_secret_is_told_and_found_when_it_comes(fake: FakeApiServer) -> None:
     fake.store.put(service("web"))
     fake.store.put(endpoints("web", "10.0.0.1"))
@@ -462,6 +521,26 @@ async def test_of_two_replicas_one_writes_and_each_problem_is_told_once(fake: Fa
         await settled(lambda: len(one.events()) == 4)
 
 
+async def test_two_installations_of_one_class_do_not_write_in_turns_for_ever(fake: FakeApiServer) -> None:
+    """Each has a leader of its own; neither knows of the other but by what it finds in the status."""
+    fake.store.put(thing("IngressClass", "spanway", spec={"controller": CONTROLLER}))
+    fake.store.put(service("web"))
+    fake.store.put(endpoints("web", "192.0.2.8"))
+    fake.store.put(ingress("web"))
+    here = with_cluster(publish_address=("192.0.2.1",), election_namespace="default")
+    there = with_cluster(publish_address=("192.0.2.2",), election_namespace="shop")
+    async with running(fake, here) as one, running(fake, there, pod="pod-2") as two:
+        await settled(lambda: any(event[2] == "StatusConflict" for event in one.events()), "an Event")
+        await asyncio.sleep(1)
+        written = [each.controller.sample().status_writes for each in (one, two)]
+        assert sum(written) < 20, written
+        [event, *_] = [event for event in fake.store.list(BY_KIND["Event"])[1] if event["reason"] == "StatusConflict"]
+        assert event["involvedObject"]["name"] == "web"
+        assert {"192.0.2.1", "192.0.2.2"} <= set(event["message"].replace(",", "").split())
+        assert "--ingress-class" in event["message"]
+        assert any("is overwritten again and again" in said for said in one.said + two.said)
+
+
 async def test_an_unsupported_annotation_is_told(fake: FakeApiServer) -> None:
     fake.store.put(service("web"))
     fake.store.put(endpoints("web", "10.0.0.1"))
@@ -570,6 +649,31 @@ async def test_it_is_cancelled_before_it_was_told_to_end(fake: FakeApiServer) ->
 def test_without_a_cluster_the_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="there is no cluster"):
         Controller(DEFAULTS, Sink(), End(), environ={"HOME": str(tmp_path)})
+
+
+async def test_nobody_reads_what_it_says(fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its standard error is a pipe whose reader has gone: it says things from within watches, builds and writers."""
+
+    def gone(_: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    class Pipe(io.StringIO):
+        write = staticmethod(gone)  # type: ignore[assignment]
+
+    monkeypatch.setattr("sys.stderr", Pipe())
+    one = Running(fake, DEFAULTS, say=DEFAULT_SAY)
+    await one.start()
+    await settled(lambda: one.sink.tables != [], "the first table")
+    fake.store.put(ingress("web", service="missing"))
+    await one.serves("web.test")
+    await asyncio.to_thread(fake.stop)
+    await settled(lambda: any("is not followed" in problem.message for problem in one.controller.problems()))
+    await asyncio.to_thread(fake.start)
+    fake.store.put(ingress("api", service="missing"))
+    await one.serves("web.test", "api.test")
+    assert one.task is not None
+    assert not one.task.done()
+    await one.stop()
 
 
 async def test_its_problems_are_said_once(fake: FakeApiServer) -> None:

@@ -129,6 +129,7 @@ def test_a_message_is_cut_to_what_the_api_takes() -> None:
         (replace(MISSING, kind="Secret", field="data[tls.key]", severity="error"), "InvalidCertificate"),
         (replace(MISSING, kind="Secret", field="data[tls.crt]"), "Certificate"),
         (replace(MISSING, field="spec.rules[0]"), "Ignored"),
+        (replace(MISSING, field="status.loadBalancer"), "StatusConflict"),
     ],
 )
 def test_reasons(problem: Problem, reason: str) -> None:

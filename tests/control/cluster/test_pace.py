@@ -40,6 +40,14 @@ def test_a_refusal_is_not_asked_about_in_a_hurry() -> None:
     assert backoff.after(Unreachable("x", "gone")) == 2
 
 
+def test_refusals_in_a_row_may_be_asked_about_less_and_less() -> None:
+    backoff = Backoff(1.0, 10.0, lambda: 1.0, refusal=100.0)
+    no = Forbidden("x", "no", 403)
+    assert [backoff.after(no) for _ in range(4)] == [30, 60, 100, 100]
+    backoff.reset()
+    assert backoff.after(no) == 30
+
+
 class Clock:
     now = 100.0
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from proxy.control.cluster import client as clients
 from proxy.control.cluster import reflector as reflectors
+from proxy.control.cluster.ahead import Need
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.counters import Counters
 from proxy.control.cluster.faults import ApiFault
@@ -298,9 +299,9 @@ async def test_after_two_silent_watches_everything_is_listed(fake: FakeApiServer
 async def test_an_event_was_received_before_what_it_waits_for(fake: FakeApiServer, client: Client) -> None:
     began: list[int] = []
 
-    async def before(_: Any) -> None:
+    def before(_: Any) -> Need:
         began.append(time.time_ns())
-        await asyncio.sleep(0.02)
+        return later(0.02)
 
     async with following(client, before=before) as one:
         fake.store.put(service("a"))
@@ -331,17 +332,59 @@ async def test_watches_ask_for_bookmarks_and_for_an_end(fake: FakeApiServer, cli
     assert query["resourceVersion"]
 
 
-async def test_what_an_event_needs_may_come_first(fake: FakeApiServer, client: Client) -> None:
-    order: list[str] = []
+def later(seconds: float, released: Callable[[], None] = lambda: None) -> Need:
+    """Something that is there after a while."""
+    return Need(asyncio.get_running_loop().create_task(asyncio.sleep(seconds)), released)
 
-    async def before(raw: Any) -> None:
-        await asyncio.sleep(0.01)
-        order.append("before")
 
-    async with following(client, before=before) as one:
+async def test_what_events_need_comes_first_and_is_waited_for_together(fake: FakeApiServer, client: Client) -> None:
+    there: list[bool] = []
+    names = [f"s{number}" for number in range(30)]
+    async with following(client, before=lambda _: later(0.3, lambda: there.append(True))) as one:
+        began = time.monotonic()
+        for name in names:
+            fake.store.put(service(name))
+        await one.has(*names)
+        assert time.monotonic() - began < 30 * 0.3 / 2
+        assert [change.name for change in one.changes] == names
+        await settled(lambda: len(there) == 30)
+
+
+async def test_what_is_listed_anew_has_what_it_needs(fake: FakeApiServer, client: Client) -> None:
+    """The first list has not: everything is waited for then."""
+    asked: list[int] = []
+    released: list[bool] = []
+
+    def before(_: Any) -> Need:
+        asked.append(len(one.names))
+        return later(0.02, lambda: released.append(True))
+
+    fake.store.put(service("a"))
+    one = Followed(client, before=before)
+    async with one.running():
+        await one.synced()
+        assert asked == []
+        await asyncio.to_thread(fake.stop)
+        fake.store.put(service("b"))
+        fake.compact()
+        await asyncio.to_thread(fake.start)
+        await one.has("a", "b")
+        assert asked == [1, 1], "a and b, before either is taken in"
+        await settled(lambda: len(released) == 2)
+
+
+async def test_what_still_waits_as_a_watch_ends_comes_by_the_next(fake: FakeApiServer, client: Client) -> None:
+    released: list[bool] = []
+    pause = 60.0
+    async with following(client, before=lambda _: later(pause, lambda: released.append(True))) as one:
         fake.store.put(service("a"))
+        await asyncio.sleep(0.1)
+        pause = 0.0
+        await asyncio.to_thread(fake.stop)
+        await settled(lambda: released == [True])
+        assert one.names == set()
+        await asyncio.to_thread(fake.start)
         await one.has("a")
-        assert order == ["before"]
 
 
 # A server that is broken.

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from proxy.control.cluster.client import Client
 from proxy.control.cluster.counters import Counters
 from proxy.control.cluster.faults import ApiFault
@@ -179,4 +181,95 @@ async def test_a_server_that_is_away_is_waited_for(fake: FakeApiServer, client: 
         async with asyncio.timeout(5):
             await task
         assert kept.names == {"a"}
+        assert kept.secrets.waiting == 0
+
+
+async def test_what_may_not_be_read_is_asked_for_less_and_less(fake: FakeApiServer) -> None:
+    """And keeps no other one waiting."""
+    fake.store.put(secret("a", "one"))
+    token = fake.token("spanway", "controller")
+    fake.rules[fake.tokens[token]] = [Rule("default", ("",), ("secrets",), ("list", "watch"), ("a",))]
+    refused = [("default", f"no-{number}") for number in range(10)]
+    async with opened(fake, token) as client, keeping(client, watched=0) as kept:
+        kept.secrets.name("web", [*refused, A])
+        await kept.secrets.sync()
+        for text in ("two", "three", "four"):
+            fake.store.put(secret("a", text))
+            encoded = base64.b64encode(text.encode()).decode()
+            await settled(lambda encoded=encoded: kept.objects.secrets[A].data["x"] == encoded)  # type: ignore[misc]
+        asked = [each.query["fieldSelector"] for each in fake.requests("list", "secrets")]
+        assert asked.count("metadata.name=a") >= 4
+        assert all(asked.count(f"metadata.name=no-{number}") == 1 for number in range(10))
+
+
+async def test_a_mistake_of_ours_is_one_secret_s(
+    fake: FakeApiServer, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.store.put(secret("a"))
+    fake.store.put(secret("b"))
+    page = Client.page
+
+    async def broken(self: Client, path: str, query: Any, **options: Any) -> bytes:
+        if query["fieldSelector"] == "metadata.name=a":
+            raise RuntimeError("ours")
+        return await page(self, path, query, **options)
+
+    monkeypatch.setattr(Client, "page", broken)
+    async with keeping(client, watched=0) as kept:
+        kept.secrets.name("web", [A, B])
+        await kept.has("b")
+        monkeypatch.setattr(Client, "page", page)
+        await kept.has("a", "b")
+    assert "asking for secrets a in namespace default" in caplog.text
+
+
+async def test_a_list_under_way_does_not_undo_what_a_watch_has_brought(fake: FakeApiServer, client: Client) -> None:
+    """B is being listed as the place of A becomes free, and it gets a watch."""
+    fake.store.put(secret("a"))
+    fake.store.put(secret("b", "old"))
+    new = base64.b64encode(b"new").decode()
+    async with keeping(client, watched=1) as kept:
+        kept.secrets.name("web", [A, B])
+        await kept.secrets.sync()
+        fake.pauses["secrets"] = 0.3
+        before = len(fake.requests("list", "secrets"))
+        await settled(lambda: len(fake.requests("list", "secrets")) > before)  # with an answer that is old now
+        fake.store.put(secret("b", "new"))
+        fake.pauses.clear()
+        kept.secrets.name("web", [B])
+        await settled(lambda: len(fake.requests("watch", "secrets")) == 2)
+        await settled(lambda: kept.objects.secrets[B].data["x"] == new)
+        await asyncio.sleep(0.5)
+        assert kept.objects.secrets[B].data["x"] == new
+
+
+async def test_what_is_needed_for_a_while_is_forgotten_afterwards(fake: FakeApiServer, client: Client) -> None:
+    fake.store.put(secret("a"))
+    fake.store.put(secret("b"))
+    async with keeping(client) as kept:
+        need = kept.secrets.need([A, B])
+        assert need is not None
+        async with asyncio.timeout(5):
+            await need.ready
+        assert kept.names == {"a", "b"}
+        kept.secrets.name("web", [A])
+        need.release()
+        assert kept.names == {"a"}
+        assert kept.secrets.need([A]) is None
+
+
+async def test_a_need_is_over_after_a_while(
+    client: Client, fake: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.control.cluster.secrets.AHEAD", 0.05)
+    fake.pauses["secrets"] = 0.5
+    async with keeping(client) as kept:
+        need = kept.secrets.need([A])
+        assert need is not None
+        await asyncio.wait_for(need.ready, 5)
+        assert not kept.secrets.known([A])
+        again = kept.secrets.need([A])
+        assert again is not None
+        need.release()
+        again.release()  # before its time
         assert kept.secrets.waiting == 0

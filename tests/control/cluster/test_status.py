@@ -136,6 +136,33 @@ async def test_only_the_leader_writes_and_a_new_one_looks_at_all(written: Writte
     await settled(lambda: len(written.sent) == 2)
 
 
+async def test_who_overwrites_is_given_way_to(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.control.cluster.pace.Backoff.after", lambda self, fault=None: 0.3)
+    written.status.publish(HERE)
+    written.look("a", "0")
+    await settled(lambda: len(written.sent) == 1)
+    for number in range(1, 4):
+        written.look("a", f"{number}-ours", {"ip": "192.0.2.1"})
+        written.look("a", f"{number}-theirs", {"ip": "192.0.2.66"})
+        written.status.all()  # a new leader, another class: no reason to hurry
+        await asyncio.sleep(0.05)
+        assert len(written.sent) == 1 + number - (number > 1), "at once, but only once"
+        await settled(lambda number=number: len(written.sent) == 1 + number)  # type: ignore[misc]
+    [problem] = written.status.problems
+    assert "192.0.2.1 by us, 192.0.2.66 by another" in problem.message
+    written.look("a", "4-ours", {"ip": "192.0.2.1"})
+    written.look("a", "4-theirs", {"ip": "192.0.2.66"})
+    written.status.publish(ELSEWHERE)  # other addresses are another matter
+    assert written.status.problems == []
+    await settled(lambda: len(written.sent) == 5)
+    written.look("a", "5-ours", {"hostname": "old.example.org"})
+    for number in range(3):
+        written.look("a", f"6-{number}", {"ip": "192.0.2.66"})
+    written.status.look(("shop", "a"), None)
+    await written.quiet()
+    assert len(written.sent) == 5
+
+
 async def test_a_conflict_is_left_to_the_watch(written: Written) -> None:
     written.answers.answer = lambda *_: Conflict("PATCH", "modified", 409)
     written.status.publish(HERE)
