@@ -52,7 +52,6 @@ SHORT = {
     "proxy/trace/encoder.py",
     "proxy/trace/ids.py",
     "proxy/trace/jaeger.py",
-    "proxy/usages.py",
     "proxy/trace/lines.py",
     "proxy/trace/otlp_json.py",
 }
