@@ -14,6 +14,7 @@ from proxy.admit.target import absolute, normal_path, split
 from proxy.errors import Fault, Kind
 from proxy.http1.fields import UNNOMINATED, tokens, without
 from proxy.http1.framing import CHUNKED, request_framing
+from proxy.net import tcp_info
 from proxy.route.actions import Asked
 from proxy.trace.begin import begin
 
@@ -153,6 +154,12 @@ def trace(x: Request, route: Route | None) -> None:
     begin(x, remote, trusted, worker.sampler, ratio, wanted)
     if trusted:
         x.other_context = worker.propagation.others(noted)
+
+
+def account(x: Request) -> None:
+    """Have the kernel's account of both connections on a request's spans, if there are to be any."""
+    if x.recorded:
+        x.tcp = tcp_info.begin(x.downstream)
 
 
 def act(x: Request, actions: Actions) -> tuple[int, bytes] | None:

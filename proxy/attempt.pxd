@@ -10,8 +10,6 @@ import cython
 
 
 cdef class Attempt(Response):
-    cdef public bint abandoned
-
     cpdef void prepare(self, Request exchange, Endpoint endpoint, int resend, long long start_ns) except *
 
     @cython.locals(exchange=Request, payload=bytes, waits="bint", now="long long")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.errors import Fault, Kind
+from proxy.net import tcp_info
 from proxy.net.clock import NEVER
 from proxy.net.now import time_ns
 from proxy.response import DONE, HEAD, STATES, TUNNEL, Response
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 class Attempt(Response):
     """See the module; made by the exchange, which hears of it by `attempt_failed` and `complete`."""
 
-    __slots__ = ("abandoned",)
+    __slots__ = ()
 
     def prepare(self, exchange: Exchange, endpoint: Endpoint, resend: int, start_ns: int) -> None:
         """What ``__init__`` would do, as a plain call when it is compiled."""
         self.attach(exchange, endpoint)
         self.connection = None
         self.abandoned = False
+        self.tcp = None
         self.span_id = span_id()
         self.start_ns = start_ns
         self.resend = resend
@@ -64,6 +66,8 @@ class Attempt(Response):
         exchange = self.exchange
         self.upstream = self.connection = upstream
         upstream.borrower = self
+        if exchange.tcp is not None:
+            self.tcp = tcp_info.begin(upstream)
         self.state = HEAD
         self.request_start = upstream.sent()
         self.response_start = upstream.seen()
@@ -145,6 +149,8 @@ class Attempt(Response):
         endpoint.succeeded(self.first_byte_ns - self.write_ns, exchange.worker.clock.now)
         if exchange.downstream.stalled:
             upstream.transport.resume_reading()  # it was paused for this response's sake
+        if self.tcp is not None:
+            self.tcp = tcp_info.end(upstream, self.tcp)
         pool = upstream.pool
         if self.keep and exchange.request_done:
             pool.give(upstream)
@@ -168,6 +174,8 @@ class Attempt(Response):
             self.end_ns = time_ns()
             self.endpoint.in_flight -= 1
             self.response_end = upstream.seen()
+            if self.tcp is not None:
+                self.tcp = tcp_info.end(upstream, self.tcp)
             upstream.pool.discard(upstream)
 
     def cancel(self) -> None:
@@ -202,5 +210,7 @@ class Attempt(Response):
         upstream = self.upstream
         if upstream is not None:
             self.response_end = upstream.seen()
+            if self.tcp is not None:
+                self.tcp = tcp_info.end(upstream, self.tcp)
             upstream.borrower = None
             upstream.abort()

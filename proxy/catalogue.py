@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from proxy.meaning import Meaning
 from proxy.settings import EVERYONE, KIB, MIB, PRIVATE, Address, Network, Settings, Timeouts, Tracing
+from proxy.settings_wire import PortRange
 
 PREFIX: Final = "SPANWAY_"
 
@@ -37,7 +38,7 @@ GROUPS: Final = {
     "what is served": ("ingress", "upstream", "ingress-class", "default-backend", "default-certificate"),
     "listeners": ("http", "https", "admin", "proxy-protocol"),
     "requests": ("trust", "forwarded", "via", "upstream-ca", "access-log", "workers"),
-    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header"),
+    "tracing": ("otlp", "otlp-protocol", "propagators", "sampler", "sampler-argument", "response-header", "wire"),
 }
 SOURCES: Final = GROUPS["what is served"]
 # Of `controller` alone.
@@ -53,6 +54,9 @@ CLUSTER: Final = {
 # What an IngressClass says that is ours.
 CLASS: Final = "spanway"
 CONTROLLER: Final = Settings(ingress_class=CLASS)
+
+# What `spanway wire` has otherwise: a page of its own beside the proxy's, and a name of its own in traces.
+WIRE: Final = Settings(admin=Address("127.0.0.1", 9902), tracing=Tracing(service_name="spanway-wire"))
 
 # Flags of `serve` that a command lacks, and why.
 LACKS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -160,6 +164,8 @@ def written(value: Any, meaning: Meaning) -> str:
             return "off"
         case bool():
             return "true" if value else "false"
+        case PortRange():
+            return str(value)
         case tuple() if value in (PRIVATE, EVERYONE):
             return "private" if value == PRIVATE else "all"
         case tuple():

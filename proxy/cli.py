@@ -9,67 +9,22 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from proxy import __version__
 from proxy import build as form
-from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, Entry, catalogue, groups, sections
+from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, WIRE, Entry, catalogue, groups, sections
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
+from proxy.parser import Parser
 from proxy.settings import Settings
-from proxy.settings_reference import explained, further
-from proxy.usages import EXAMPLES, USAGES
+from proxy.settings_reference import explained
+from proxy.usages import EXAMPLES, FAULTS, USAGES
 from proxy.values import suggestion
 
 _ADMIN: Final = f"http://{Settings().admin}"
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help as wide as the terminal, with ``PATH ...`` for a list where argparse writes ``PATH [PATH ...]``."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=_width())
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        if action.nargs == "+":
-            return f"{action.metavar or default_metavar} ..."
-        return super()._format_args(action, default_metavar)
-
-
-def _width() -> int:
-    return max(60, min(shutil.get_terminal_size().columns, 120))
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one-line errors that come as `SettingsError`."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.flags: Final[list[str]] = []
-        self.lists_settings: tuple[str, ...] = ()  # sections whose settings without a flag its help lists
-        self.lacks: Mapping[str, str] = {}  # flags of `serve` that it has not, and why
-        options.setdefault("formatter_class", Formatter)
-        options.setdefault("allow_abbrev", False)
-        super().__init__(*arguments, **options)
-
-    def flag(self, *names: str, into: argparse._ArgumentGroup | None = None, **options: Any) -> None:
-        """Add a flag to this parser, or to a group of it, and remember its name for suggestions."""
-        self.flags.extend(name for name in names if name.startswith("--"))
-        (into or self).add_argument(*names, **options)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what `main` prints."""
-        if chosen := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
-            message = f"there is no command '{chosen[1]}'{suggestion(chosen[1], EXAMPLES)}"
-        mark = "" if message.endswith("?") else ";"
-        raise SettingsError(f"{message}{mark} '{self.prog} --help' shows how it is used")
-
-    def format_help(self) -> str:
-        """Help, with the settings that have no flag where ``lists_settings``."""
-        text = super().format_help()
-        return f"{text}\n{further(_width(), self.lists_settings)}\n" if self.lists_settings else text
 
 
 def build() -> Parser:
@@ -112,7 +67,29 @@ def build() -> Parser:
     showing.flag(
         "--for", dest="seconds", type=_seconds, metavar="SECONDS", help="stop after this time (default: Ctrl-C)"
     )
+    showing.flag(
+        "--layers", action="store_true", help="the services in network namespaces behind a real Open vSwitch (root)"
+    )
+    showing.flag("--fault", choices=FAULTS, metavar="FAULT", help=f"with --layers: {', '.join(FAULTS)} [default none]")
     _add_settings(showing, DEV, groups("demo"), always_on=True)
+
+    wiring = command("wire", wire, "see the packets of traced requests: where between proxy and backend they waited")
+    wiring.flag(
+        "--interfaces",
+        default="auto",
+        metavar="auto|NAME,..",
+        help="interfaces that the packets pass, from the proxy to the backend; auto: found for each backend's address",
+    )
+    wiring.flag("--places", metavar="FILE", help="YAML file that names interfaces and what lies between them")
+    wiring.flag("--socket", dest="wire.socket", metavar="PATH", help=f"where the proxy hands over ({WIRE.wire.socket})")
+    wiring.flag(
+        "--ports",
+        default="auto",
+        metavar="auto|A-B|all",
+        help=f"local ports of the proxy's connections; auto: {WIRE.wire.ports}, which is the sampled requests' "
+        "(wire.ports), and what else the proxy tells of",
+    )
+    _add_settings(wiring, WIRE, {"tracing": ("otlp", "otlp-protocol"), "listeners": ("admin",)})
 
     applying = command("apply", apply, "apply manifests to a cluster, and follow them to the first request")
     applying.flag("-f", "--filename", nargs="+", action="extend", required=True, metavar="PATH", help="manifests")
@@ -130,6 +107,12 @@ def build() -> Parser:
         metavar="SECONDS",
         help="for the workers, then for a request (default 30)",
     )
+
+    splitting = command("layers", layers, "which layer owns the tail of each route, by the wire's spans")
+    splitting.flag("--from", dest="file", metavar="FILE", help="spans as a Collector's file exporter writes them")
+    splitting.flag("--last", type=_duration, metavar="TIME", help="the traces that a proxy has of this time: 10m, 90s")
+    splitting.flag("--admin", default=_ADMIN, metavar="URL", help=f"of the proxy, for --last (default {_ADMIN})")
+    splitting.flag("--json", action="store_true", help="write the report as JSON")
 
     checking = command("check", check, "validate manifests; exit status 1 if they have errors")
     checking.add_argument("paths", nargs="+", metavar="PATH", help="file or directory of Kubernetes manifests")
@@ -184,6 +167,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|m|h)?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write 90s, 10m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+
+
 # The commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +218,22 @@ def demo(options: argparse.Namespace) -> int:
     from proxy import app
     from proxy.demo.run import demo as tell
 
-    return tell(settings, options.seconds, app.run)
+    if not options.layers:
+        if options.fault:
+            raise SettingsError("--fault needs --layers: it is a fault of the network below the services")
+        return tell(settings, options.seconds, app.run)
+    from proxy.demo.layers import Layers
+
+    with Layers(options.fault or FAULTS[0]) as layers:
+        return tell(settings, options.seconds, app.run, layers=layers)
+
+
+def wire(options: argparse.Namespace) -> int:
+    """``spanway wire``: until SIGTERM."""
+    settings = _settings(options, WIRE)
+    from proxy.layers import start
+
+    return start.run(settings, options.interfaces, options.places or "", options.ports)
 
 
 def apply(options: argparse.Namespace) -> int:
@@ -237,6 +242,15 @@ def apply(options: argparse.Namespace) -> int:
 
     where = options.kubeconfig, options.namespace, options.controller or (_ADMIN,), options.wait
     return apply_trace.apply(options.filename, *where, trace=options.trace, force=options.force_conflicts)
+
+
+def layers(options: argparse.Namespace) -> int:
+    """``spanway layers``: 0 where any attempt was joined, else 1."""
+    if (options.file is None) == (options.last is None):
+        raise SettingsError("give either --from FILE or --last TIME; 'spanway layers --help' shows how it is used")
+    from proxy.layers import report_print
+
+    return report_print.run(options.file, options.last, options.admin, as_json=options.json)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ ignored with a warning, as their specification ("Environment Variable Specificat
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ CONFIG_VARIABLE: Final = "SPANWAY_CONFIG"
 
 # What Kubernetes puts into a pod's environment beside a Service called "spanway".
 _SERVICE_LINK: Final = re.compile(r"SPANWAY_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9].*)")
+
+_SOCKET_PATH: Final = 107  # bytes of a socket's path, unix(7): sun_path with its final 0
 
 OTLP_HTTP_PORT: Final = 4318  # the OTLP specification's default port of OTLP/HTTP
 OTLP_DEFAULT: Final = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
@@ -260,6 +263,12 @@ def _check(settings: Settings, values: Mapping[str, Value]) -> None:
     if settings.cluster.publish_service is not None and settings.cluster.publish_address:
         raise SettingsError(
             f"{origin('cluster.publish_address')}: there is also {origin('cluster.publish_service')}; keep one of them"
+        )
+    socket = settings.wire.socket
+    if socket != "off" and not (socket.startswith("/") and len(os.fsencode(socket)) <= _SOCKET_PATH):
+        raise SettingsError(
+            f"{origin('wire.socket')}: '{socket}' is not the path of a unix socket: absolute, at most {_SOCKET_PATH} "
+            "bytes; or 'off'"
         )
     for key in ("upstream_ca", "tracing.certificate", "tracing.client_certificate", "tracing.client_key"):
         file = catalogue()[key].value_in(settings)

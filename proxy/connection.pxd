@@ -21,6 +21,7 @@ cdef class Connection:
     cdef public object opening
     cdef public str peer_address
     cdef public int peer_port
+    cdef public object probe
     cdef public str scheme
     cdef public bint stalled
     cdef public object transport

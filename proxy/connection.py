@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from proxy.accept.listener import Opening
     from proxy.exchange import Exchange
+    from proxy.net.tcp_info import Probe
     from proxy.worker import Worker
 
 _TCP_CLOSE: Final = 7  # tcpi_state, linux/tcp_states.h
@@ -46,6 +47,7 @@ class Connection:
         "opening",
         "peer_address",
         "peer_port",
+        "probe",
         "scheme",
         "stalled",
         "transport",
@@ -59,6 +61,7 @@ class Connection:
         self.transport = cast("asyncio.Transport", None)
         self.exchange: Exchange | None = None
         self.opening: Opening | None = None
+        self.probe: Probe | None = None
         self.deadline = NEVER
         self.peer_address, self.peer_port, self.local_port = "", 0, 0
         self.client_address, self.client_port = source or ("", 0)

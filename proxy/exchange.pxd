@@ -1,4 +1,4 @@
-from proxy.admission cimport admit, trace
+from proxy.admission cimport account, admit, trace
 from proxy.attempt cimport Attempt
 from proxy.balance.backend cimport Backend
 from proxy.balance.endpoint cimport Endpoint

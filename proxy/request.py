@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from proxy.attempt import Attempt
     from proxy.connection import Connection
     from proxy.http1.head import RequestHead
+    from proxy.net.tcp_info import Reading
     from proxy.relay.upload import Upload
     from proxy.route.table import Route
     from proxy.tunnel import Tunnel
@@ -72,6 +73,7 @@ class Request(RequestRecord):
         self.attempt: Attempt | None = None
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None
+        self.tcp: Reading | None = None
         self.remote = self.expects = self.wants_trailers = self.keep = self.chunked_out = self.answered = False
         self.request_done = True
         self.status = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = self.server_port = 0

@@ -35,7 +35,7 @@ cdef class Response(AttemptRecord):
     @cython.locals(
         exchange=Request, head=ResponseHead, framing="long long", left="long long", status=int, out=bytes,
         end=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, connection=bytes, bounds=Bounds,
-        route=Route,
+        route=Route, upstream=Upstream,
     )
     cdef void _head(self, bytes data) except *
 

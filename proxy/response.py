@@ -121,6 +121,9 @@ class Response(AttemptRecord):
         exchange = self.exchange
         if not self.first_byte_ns:
             self.first_byte_ns = self._entry_ns
+            upstream = self.upstream
+            if upstream is not None and upstream.tls is not None and not self.reused:
+                self.response_start = upstream.tls.first_in  # behind the tickets, which came after the request was sent
         if self._buffer:
             data = self._buffer + data
         bounds = exchange.worker.bounds

@@ -114,6 +114,7 @@ class Serving:
         orders.cancel()
         sweep.cancel()
         worker.sweep(loop.time())
+        worker.handover.close()
         if exporter is not None:
             await asyncio.to_thread(exporter.close, _FLUSH)
         channel.close()
@@ -236,6 +237,11 @@ class Serving:
             connections_refused=worker.refused,
             handshake_failures=worker.handshake_failures,
             access_log_lost=worker.access_log.lost if worker.access_log is not None else 0,
+            wire_listening=worker.handover.listening,
+            wire_sent=worker.handover.sent,
+            wire_full=worker.handover.full,
+            wire_gone=worker.handover.gone,
+            wire_outside=worker.handover.outside,
             export=worker.exporter.counters() if worker.exporter is not None else ExportCounters(),
         )
 
@@ -253,7 +259,7 @@ class Serving:
                         zone=endpoint.zone,
                         in_flight=endpoint.in_flight,
                         connections=pool.open if pool else 0,
-                        idle=len(pool.idle) if pool else 0,
+                        idle=len(pool.idle) + len(pool.tapped) if pool else 0,
                         requests=endpoint.requests,
                         errors=endpoint.errors,
                         ejections=endpoint.ejections,

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from proxy.meaning import otlp, setting
 from proxy.settings_cluster import Cluster, ObjectName
+from proxy.settings_wire import Wire
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -325,6 +326,7 @@ class Settings:
     limits: Limits = setting(Limits, "limits")
     timeouts: Timeouts = setting(Timeouts, "timeouts")
     tracing: Tracing = setting(Tracing, "tracing")
+    wire: Wire = setting(Wire, "wire")
     cluster: Cluster = setting(Cluster, "cluster")
 
     def replace(self, **changes: Any) -> Settings:

@@ -13,6 +13,7 @@ from typing import Final
 from proxy.catalogue import DEV, LACKS, Entry, catalogue, sections
 from proxy.settings import Limits, Settings, Timeouts, Tracing
 from proxy.settings_cluster import Cluster
+from proxy.settings_wire import Wire
 
 INTRODUCTION: Final = """\
 # Settings
@@ -64,6 +65,7 @@ TITLES: Final = {
     "limits": ("Limits", Limits.__doc__),
     "timeouts": ("Timeouts", Timeouts.__doc__),
     "tracing": ("Tracing", Tracing.__doc__),
+    "wire": ("The wire", Wire.__doc__),
     "cluster": ("In a cluster", Cluster.__doc__),
 }
 

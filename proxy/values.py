@@ -19,8 +19,9 @@ from typing import Any, Final
 from proxy.catalogue import Entry
 from proxy.errors import SettingsError
 from proxy.net import addresses
-from proxy.settings import Address, Network, Override, ServicePort
+from proxy.settings import Address, Network, Override, ServicePort, Settings
 from proxy.settings_cluster import ObjectName
+from proxy.settings_wire import PortRange
 
 SIZES: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 TIMES: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -213,6 +214,18 @@ def service_port(entry: Entry, raw: object) -> ServicePort | None:
     return ServicePort(namespace, service, port)
 
 
+def port_range(entry: Entry, raw: object) -> PortRange:
+    """``LOW-HIGH``."""
+    text = word(entry, raw)
+    found = re.fullmatch(r"([0-9]{1,5}) ?- ?([0-9]{1,5})", text.strip())
+    if found is None:
+        raise SettingsError(f"'{text}' is not {entry.placeholder}; for example {entry.value_in(Settings())}")
+    made = PortRange(int(found[1]), int(found[2]))
+    if not 1024 <= made.low <= made.high <= 65535:
+        raise SettingsError(f"'{text}' is no range of ports; it lies within 1024-65535, its low end first")
+    return made
+
+
 def listeners(_entry: Entry, raw: object) -> tuple[Address, ...]:
     """Addresses to listen on; a port alone is on every address, ``off`` is none."""
     pieces = _pieces(raw)
@@ -241,6 +254,7 @@ _READERS: Final[dict[Any, Callable[[Entry, object], Any]]] = {
     Address | None: listener,
     ObjectName | None: object_name,
     ServicePort | None: service_port,
+    PortRange: port_range,
     tuple[str, ...]: words,
     tuple[tuple[str, str], ...]: pairs,
     tuple[Path, ...]: paths,

@@ -25,6 +25,8 @@ cdef class Worker:
     cdef public Encoder encoder
     cdef public Exporter exporter
     cdef public object access_log
+    cdef public object handover
+    cdef public bint kernel
     cdef public object ledger
     cdef public object registry
     cdef public Connector connector

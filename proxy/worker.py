@@ -9,6 +9,7 @@ from proxy.balance.registry import Registry
 from proxy.bounds import Bounds
 from proxy.connect.pool import Connector, Pool
 from proxy.errors import Kind
+from proxy.net import tcp_info
 from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
@@ -19,6 +20,7 @@ from proxy.route.table import Table
 from proxy.swap import Swap
 from proxy.trace.context import Propagation
 from proxy.trace.encoder import Encoder
+from proxy.trace.handover import Handover
 from proxy.trace.record import Link
 from proxy.trace.sampling import Sampler
 
@@ -64,6 +66,8 @@ class Worker:
         self.encoder = Encoder(tracing)
         self.exporter = exporter
         self.access_log = access_log
+        self.handover = Handover(settings.wire.socket)
+        self.kernel = settings.wire.kernel == "always"  # whether recorded requests have the kernel's account
         self.ledger = Ledger()
         self.registry = Registry(settings.eject_after, settings.eject_time)
         self.connector = Connector(
@@ -73,6 +77,7 @@ class Worker:
             most=settings.upstream_connections,
             most_idle=settings.upstream_idle_connections,
             idle_timeout=settings.timeouts.upstream_idle,
+            ports=settings.wire.ports,
         )
         self.pools: list[Pool] = []
         self.table = Table(TableSpec(0), {}, self.ledger.of)
@@ -145,6 +150,8 @@ class Worker:
 
         A request's own code is met once per request, cold; a row of records in one loop costs half as much.
         """
+        if exchange.tcp is not None:
+            exchange.tcp = tcp_info.end(exchange.downstream, exchange.tcp)
         self._finished.append(exchange)
         if len(self._finished) >= _TOGETHER:
             self.settle()
@@ -154,6 +161,7 @@ class Worker:
         finished, self._finished = self._finished, []
         unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
+        handover = self.handover if self.handover.listening else None
         for exchange in finished:
             route = exchange.route
             error_type = exchange.error_type
@@ -174,6 +182,8 @@ class Worker:
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
                     exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
+                    if handover is not None:
+                        handover.take(exchange)
                 if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
             except Exception:
@@ -182,6 +192,8 @@ class Worker:
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
+        if handover is not None:
+            handover.flush()
 
     def _first(self, exchange: Exchange, origin: Origin) -> None:
         """Link the first request that a generation has served to the trace that it is, and tell of it."""
@@ -209,6 +221,10 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
+        listening = self.handover.look(loop_time)
+        self.connector.divide(listening)
+        if self.settings.wire.kernel == "wire":
+            self.kernel = listening
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

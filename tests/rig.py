@@ -19,8 +19,10 @@ from proxy.balance.registry import Registry
 from proxy.connect.connection import Upstream
 from proxy.connect.pool import Pool
 from proxy.exchange import Exchange
+from proxy.net.ports import Ports
 from proxy.route.spec import BackendSpec, EndpointSpec, RouteSpec, TableSpec
 from proxy.settings import Settings
+from proxy.settings_wire import PORTS
 from proxy.trace.export import Exporter
 from proxy.worker import Worker
 
@@ -182,9 +184,12 @@ class Wire(asyncio.Transport):
 class Dial:
     """A connection the worker is opening: `accept` or `fail` it."""
 
-    def __init__(self, loop: Loop, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+    def __init__(
+        self, loop: Loop, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, tapped: bool
+    ) -> None:
         self.host = host
         self.port = port
+        self.tapped = tapped
         self._loop = loop
         self.protocol: Any = factory()
         self.future: asyncio.Future[Wire | None] = loop.create_future()
@@ -195,7 +200,8 @@ class Dial:
         return not self.future.done()
 
     def accept(self) -> Wire:
-        wire = Wire(self._loop, ("127.0.0.1", 50_000 + len(self._loop.wires)), (self.host, self.port))
+        local = (PORTS.low if self.tapped else 40_000) + len(self._loop.wires)
+        wire = Wire(self._loop, ("127.0.0.1", local), (self.host, self.port))
         wire.protocol = self.protocol
         self._loop.wires.append(wire)
         wire.protocol.connection_made(wire)
@@ -207,6 +213,16 @@ class Dial:
         self.error = error or self.error
         self.future.set_result(None)
         self._loop.settle()
+
+
+class NoPorts(Ports):
+    """Ports that are told apart without sockets: what "connects" says so to the loop."""
+
+    def usable(self) -> bool:
+        return True
+
+    async def connect(self, loop: Any, host: str, port: int, tapped: bool) -> Any:
+        return host, port, tapped
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -224,8 +240,9 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
-        dial = Dial(self, protocol_factory, host, port)
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        sock = options.get("sock")
+        dial = Dial(self, protocol_factory, *(sock or (host, port, False)))
         self.dials.append(dial)
         wire = await dial.future
         if wire is None:  # a new exception each time: a traceback keeps frames alive
@@ -426,11 +443,13 @@ def check_pool(pool: Pool, dials: list[Dial]) -> None:
     opening = [dial for dial in dials if getattr(dial.protocol, "pool", None) is pool]
     assert pool.open == len(mine) + len(opening), (pool, mine, opening)
     assert 0 <= pool.open <= pool.connector.most, pool
-    assert len(set(pool.idle)) == len(pool.idle) <= pool.connector.most_idle, pool
-    for upstream in pool.idle:
+    idle = pool.idle + pool.tapped
+    assert len(set(idle)) == len(idle) <= pool.connector.most_idle, pool
+    assert not (pool.tapped and not pool.connector.divided), pool
+    for upstream in idle:
         assert upstream.borrower is None, "idle and lent"
         assert upstream in mine, "idle, but not open"
-    assert not (pool.retired and pool.idle), pool
+    assert not (pool.retired and idle), pool
 
 
 @contextmanager

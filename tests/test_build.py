@@ -34,9 +34,9 @@ for word; do
 done
 exec cc "$@" -O0
 """
-# Every module of ours that a worker has, and where it came from.
+# Every module of ours that is compiled, with what else a worker has, and where it came from.
 LIST = """
-import sys, proxy.app, proxy.serving, proxy.accept.downstream
+import sys, proxy.app, proxy.serving, proxy.accept.downstream, proxy.layers.packet
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "proxy":
         print(name, module.__file__)

@@ -275,7 +275,7 @@ def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert "serve the Ingresses" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["serve", "controller", "dev", "demo", "check", "explain"])
+@pytest.mark.parametrize("command", ["serve", "controller", "dev", "demo", "layers", "check", "explain"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out

@@ -14,6 +14,7 @@ from proxy.catalogue import Entry, catalogue, sections, written
 from proxy.errors import SettingsError
 from proxy.settings import EVERYONE, PRIVATE, Address, Override, Settings
 from proxy.settings_reference import explained, further, markdown
+from proxy.settings_wire import PortRange
 from proxy.values import override, read
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,8 @@ def entry(key: str) -> Entry:
         ("trust", [], ()),
         ("access_log", "-", "-"),
         ("ingress", ["pyproject.toml", "dev"], (Path("pyproject.toml"), Path("dev"))),
+        ("wire.ports", "50000 - 50999", PortRange(50000, 50999)),
+        ("wire.ports", "1024-65535", PortRange(1024, 65535)),
         ("tracing.propagators", "b3,tracecontext,b3", ("b3", "tracecontext")),
         ("tracing.propagators", "none", ()),
         ("tracing.skip_paths", ["/healthz", "/readyz"], ("/healthz", "/readyz")),
@@ -113,6 +116,12 @@ def test_values(key: str, raw: object, value: object, monkeypatch: pytest.Monkey
         ("tracing.sampler", "always", "is not one of always_on"),
         ("tracing.propagators", "b3,xray", "'xray' is not one of"),
         ("tracing.propagators", "b3,none", "'none' stands alone"),
+        ("wire.ports", "57344", "'57344' is not LOW-HIGH; for example 57344-60999"),
+        ("wire.ports", 57344, "takes text"),
+        ("wire.ports", "60999-57344", "low end first"),
+        ("wire.ports", "80-90", "within 1024-65535"),
+        ("wire.ports", "60000-70000", "within 1024-65535"),
+        ("wire.kernel", "sometimes", "is not one of wire, always, never"),
         ("tracing.resource", "novalue", "'novalue' is not KEY=VALUE"),
         ("tracing.resource", {"a": [1]}, "neither text nor a number"),
     ],
@@ -216,7 +225,7 @@ def test_the_catalogue_has_every_field() -> None:
     for section in sections():
         fields |= {f"{section}.{field.name}" for field in dataclasses.fields(getattr(Settings(), section))}
     assert set(catalogue()) == fields
-    assert sections() == ("limits", "timeouts", "tracing", "cluster")
+    assert sections() == ("limits", "timeouts", "tracing", "wire", "cluster")
 
 
 def test_no_two_settings_share_a_name() -> None:

@@ -38,7 +38,8 @@ class Place:
     ``cpus`` is a CPU list (taskset(1)), ``upstream`` the upstream's port, ``grpc`` and ``http`` the collector's OTLP
     endpoints, ``workers`` how many processes or threads serve, ``rules`` how many routes it has: one means all paths
     of `HOST`. ``ingresses``: how many Ingresses (or servers) it has beside that, and one that changes; see `change`.
-    ``checked``: it counts as started once it has passed on a request that was answered with 200.
+    ``checked``: it counts as started once it has passed on a request that was answered with 200. ``wire``: the socket
+    at which Spanway looks for `spanway wire`, "" for none.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Place:
     rules: int = 1
     ingresses: int = 0
     checked: bool = True
+    wire: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ def start(variant: Variant, place: Place) -> Peer:
     command += ["--upstream", f"bench=127.0.0.1:{place.upstream}", "--workers", str(place.workers)]
     command += ["--http", f"127.0.0.1:{port}", "--https", f"127.0.0.1:{tls_port}", "--admin", f"127.0.0.1:{admin}"]
     command += ["--access-log", "off", "--otlp", place.grpc, "--otlp-protocol", "grpc"]
+    command += ["--wire", place.wire or "off"]
     process = Process(
         variant.name, command, place.folder / "output.log", environ=environ(variant), cwd=ROOT, cpu=place.cpus
     )

@@ -13,6 +13,7 @@ from benchmarks.scenarios.memory import Big, Growth, Idle
 from benchmarks.scenarios.rate import Rate
 from benchmarks.scenarios.scale import Rules, Workers
 from benchmarks.scenarios.tracing import Price
+from benchmarks.scenarios.wire import Wire
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     scenario.name: scenario
@@ -34,6 +35,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Swap(),
         Big(),
         Growth(),
+        Wire(),
     )
 }
 

@@ -111,6 +111,8 @@ class Downstream(Connection):
             exchange.client_gone()
         elif not ours and self._within_head():
             self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
+        if self.probe is not None:
+            self.probe.close()
 
     def pause_writing(self) -> None:
         """The kernel's send buffer is full: the client reads slowly."""

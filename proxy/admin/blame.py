@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from proxy.trace.resource import SCOPE_NAME
+from proxy.trace.semconv_wire import PLACE, SPLIT
 from proxy.trace.tree import Node, TraceView
 from proxy.trace.view import SpanView
 
@@ -29,6 +30,17 @@ class Share(NamedTuple):
 def is_proxy(span: SpanView) -> bool:
     """Whether Spanway itself made the span."""
     return span.scope == SCOPE_NAME
+
+
+def is_wire(span: SpanView) -> bool:
+    """Whether a span is one of `spanway wire`: another view of what its CLIENT span and the receiver's tell."""
+    return span.kind == "INTERNAL" and (SPLIT.name in span.attributes or PLACE.name in span.attributes)
+
+
+def receivers(node: Node, by_id: Mapping[str, Node]) -> list[str]:
+    """The ids of the children that tell what a span's time was spent on. The wire's only where no receiver tells."""
+    below = [child for child in node.children if not is_wire(by_id[child].span)]
+    return below or node.children
 
 
 def index(trace: TraceView) -> dict[str, Node]:
@@ -57,7 +69,7 @@ def critical(trace: TraceView) -> dict[str, int]:
                 continue
             if span_id is not None:
                 own[span_id] += moment - finish
-            stack.append((child, by_id[child].children, start, finish))
+            stack.append((child, receivers(by_id[child], by_id), start, finish))
             moment = start
         if span_id is not None:
             own[span_id] += moment - begin
@@ -76,6 +88,9 @@ def place(node: Node, by_id: Mapping[str, Node]) -> str:
             return BETWEEN
         if is_proxy(span):
             return f"upstream {peer(span)}"
+    if is_wire(span):
+        where = span.attributes.get(PLACE.name)
+        return "between the proxy and its upstream" if where is None else f"wire: {where}"
     return span.service
 
 

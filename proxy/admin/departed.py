@@ -156,6 +156,10 @@ def _counts(samples: list[WorkerSample]) -> WorkerSample:
         connections_refused=sum(sample.connections_refused for sample in samples),
         handshake_failures=sum(sample.handshake_failures for sample in samples),
         access_log_lost=sum(sample.access_log_lost for sample in samples),
+        wire_sent=sum(sample.wire_sent for sample in samples),
+        wire_full=sum(sample.wire_full for sample in samples),
+        wire_gone=sum(sample.wire_gone for sample in samples),
+        wire_outside=sum(sample.wire_outside for sample in samples),
         routes=tuple(merge(route for sample in samples for route in sample.routes)),
         endpoints=tuple(
             msgspec.structs.replace(endpoint, **_IDLE)

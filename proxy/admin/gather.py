@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from proxy.admin.blame import is_proxy
+from proxy.admin.blame import is_proxy, is_wire
 from proxy.trace import semconv
 from proxy.trace.tree import TraceView, grow
 from proxy.trace.view import SpanView
@@ -98,7 +98,7 @@ class Gatherer:
 
     def _awaits(self, growing: _Growing) -> bool:
         """Whether an upstream that sends spans has not sent those of this trace."""
-        parents = {span.parent_id for span in growing.spans.values()}
+        parents = {span.parent_id for span in growing.spans.values() if not is_wire(span)}
         return any(
             span.span_id not in parents and _peer(span) in self._speaking
             for span in growing.spans.values()
@@ -111,6 +111,8 @@ class Gatherer:
         if len(self._told) > MOST_TOLD:
             del self._told[next(iter(self._told))]
         for span in spans.values():
+            if is_wire(span):
+                continue  # of the tap, not of the upstream
             above = spans.get(span.parent_id)
             if above is not None and is_proxy(above) and above.kind == "CLIENT" and len(self._speaking) < MOST_PEERS:
                 self._speaking.add(_peer(above))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from proxy.admin.blame import is_proxy, peer
 from proxy.admin.units import duration
-from proxy.trace import semconv
+from proxy.trace import semconv, semconv_wire
 from proxy.trace.tree import Node
 from proxy.trace.view import SpanView
 
@@ -98,6 +98,30 @@ def phases(node: Node, by_id: Mapping[str, Node]) -> str:
     if isinstance(lag, int) and lag >= LAG_WORTH_SAYING_US:
         parts.append(f"loop lag {duration(lag * 1000)}")
     return " · ".join(parts)
+
+
+def wire(span: SpanView) -> Iterator[str]:
+    """What the wire's span says of an attempt: its segments in a line, and who is to blame; nothing for others."""
+    attributes = span.attributes
+    split = attributes.get(semconv_wire.SPLIT.name)
+    if split is None:
+        return
+    yield clean(split).replace(" us", " µs")
+    verdict = attributes.get(semconv_wire.VERDICT.name)
+    parts = []
+    if verdict:
+        where = attributes.get(semconv_wire.VERDICT_PLACE.name)
+        parts.append(clean(f"verdict: {verdict}" + (f" ({where})" if where and where not in str(verdict) else "")))
+    excess = attributes.get(semconv_wire.EXCESS_US.name)
+    if isinstance(excess, int) and excess > 0:
+        parts.append(f"{duration(excess * 1000)} beyond the usual")
+    lost = attributes.get(semconv_wire.LOST.name)
+    if lost:
+        parts.append(clean(f"{lost} bytes lost at {attributes.get(semconv_wire.LOST_AT.name, 'an unknown place')}"))
+    if attributes.get(semconv_wire.INCOMPLETE.name):
+        parts.append("a tap dropped packets")
+    if parts:
+        yield " · ".join(parts)
 
 
 def _times(attributes: Mapping[str, Any], wanted: tuple[tuple[str, semconv.Attribute], ...]) -> Iterator[str]:

@@ -63,6 +63,7 @@ class _Families(Collector):
         yield from _requests(merge(route for sample in self._moment.samples for route in sample.routes))
         yield from _connections(self._moment.samples)
         yield from _endpoints(self._moment.samples)
+        yield from _wire(self._moment.samples)
         yield from _spans([*(sample.export for sample in self._moment.samples), self._moment.control.export])
         yield from _workers(self._moment)
         yield from _configuration(self._moment)
@@ -225,6 +226,23 @@ def _spans(exports: Sequence[ExportCounters]) -> Iterator[Metric]:
         yield _gauge(
             "spanway_collector_reachable", "Whether every worker's latest call was answered.", int(export.reachable)
         )
+
+
+def _wire(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
+    listening = any(sample.wire_listening for sample in samples if sample.pid)
+    yield _gauge("spanway_wire_listening", "1 while `spanway wire` listens to any worker.", int(listening))
+    yield _counter(
+        "spanway_wire_attempts", "Recorded attempts told to `spanway wire`.", sum(each.wire_sent for each in samples)
+    )
+    lost = CounterMetricFamily("spanway_wire_attempts_lost", "Recorded attempts it was not told.", labels=("reason",))
+    lost.add_metric(("full",), sum(each.wire_full for each in samples))
+    lost.add_metric(("gone",), sum(each.wire_gone for each in samples))
+    yield lost
+    yield _counter(
+        "spanway_wire_attempts_outside",
+        "Recorded attempts on connections whose local port is not one that it taps.",
+        sum(each.wire_outside for each in samples),
+    )
 
 
 def _workers(moment: Moment) -> Iterator[Metric]:

@@ -54,6 +54,11 @@ class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
     connections_refused: int = 0  # closed at once, a limit being reached
     handshake_failures: int = 0  # TLS handshakes and PROXY protocol headers that came to nothing
     access_log_lost: int = 0  # lines that could not be written
+    wire_listening: bool = False
+    wire_sent: int = 0  # attempts handed to `spanway wire`
+    wire_full: int = 0  # lost, as it did not keep up
+    wire_gone: int = 0  # lost, as it had just left
+    wire_outside: int = 0  # of connections whose ports it does not tap
 
 
 class Readiness(msgspec.Struct, frozen=True):

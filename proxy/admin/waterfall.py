@@ -126,6 +126,8 @@ def _notes(node: Node, by_id: Mapping[str, Node], root: bool) -> Iterator[tuple[
     span = node.span
     if text := labels.phases(node, by_id):
         yield text, DIM
+    for text in labels.wire(span):
+        yield text, DIM
     text = labels.failure(span)
     # Said once, where it happened: what failed below usually passes upward.
     if text and not any(labels.failure(by_id[child].span) == text for child in node.children):

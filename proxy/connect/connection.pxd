@@ -10,10 +10,13 @@ cdef class Upstream:
     cdef public str peer_address
     cdef public int peer_port
     cdef public object pool
+    cdef public object probe
     cdef public long long served
     cdef public bytes span_attributes
+    cdef public bint tapped
     cdef public object tls
     cdef public object transport
+    cdef public bytes wire_ends
 
     cpdef void data_received(self, bytes data) except *
     cpdef long long sent(self) except? -1

@@ -12,6 +12,7 @@ from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
     from proxy.connect.pool import Pool
+    from proxy.net.tcp_info import Probe
 
 _RESCUED: Final = 256 * 1024  # bytes, one read
 
@@ -57,10 +58,13 @@ class Upstream:
         "peer_address",
         "peer_port",
         "pool",
+        "probe",
         "served",
         "span_attributes",
+        "tapped",
         "tls",
         "transport",
+        "wire_ends",
     )
 
     def __init__(self, pool: Pool) -> None:
@@ -76,7 +80,10 @@ class Upstream:
         self.opened: asyncio.Future[None] | None = None
         self.local_address, self.local_port = "", 0
         self.peer_address, self.peer_port = "", 0
+        self.probe: Probe | None = None
+        self.tapped = False  # its local port is one that the wire taps
         self.span_attributes: bytes | None = None
+        self.wire_ends: bytes | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "idle" if self.borrower is None else "lent"
@@ -94,6 +101,7 @@ class Upstream:
         # not take pauses the other side. So a body of any size holds one read of it in memory.
         self.transport.set_write_buffer_limits(high=0)
         self.local_address, self.local_port = self.transport.get_extra_info("sockname")[:2]
+        self.tapped = self.pool.connector.ports.tapped.holds(self.local_port)
         self.peer_address, self.peer_port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
         if self.opened is not None and not self.opened.done():
             self.opened.set_result(None)
@@ -129,6 +137,8 @@ class Upstream:
         borrower, self.borrower = self.borrower, None
         if borrower is not None:
             borrower.upstream_lost(exc)
+        if self.probe is not None:
+            self.probe.close()
 
     def _rescue(self) -> None:
         """Read what arrived before our own write failed: often the answer that says why (a 4xx during an upload)."""

@@ -5,18 +5,20 @@ from proxy.net.now cimport time_ns
 
 cdef class Connector:
     cdef public Clock clock
+    cdef public bint divided
     cdef public double idle_timeout
     cdef public object loop
     cdef public long long most
     cdef public long long most_idle
     cdef public long long opened
+    cdef public object ports
     cdef public set tasks
     cdef public object tls
     cdef public object upstreams
 
 
 cdef class Pool:
-    cdef public bint _name
+    cdef public bint by_name
     cdef public Connector connector
     cdef public str host
     cdef public list idle
@@ -24,8 +26,9 @@ cdef class Pool:
     cdef public int port
     cdef public bint retired
     cdef public str server_name
+    cdef public list tapped
     cdef public bint tls
     cdef public object waiting
 
-    cpdef Upstream take(self)
+    cpdef Upstream take(self, bint recorded=*)
     cpdef void give(self, Upstream upstream, bint used=*) except *

@@ -1,23 +1,28 @@
 """The connections of one endpoint: idle ones on a stack, new ones on demand, a bound on both.
 
 The most recently used connection is lent first, so that those beyond what the load needs grow idle and close.
+
+While `spanway wire` listens, requests that are recorded have a stack of their own, of connections whose local port is
+one that it taps (`net.ports`). Bounds hold over both together, and whoever waits takes what comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.connect.connection import Borrower, Upstream
+from proxy.connect.dial import establish, is_address
 from proxy.errors import Fault, Kind
 from proxy.net.now import time_ns
-from proxy.net.tls import TlsTransport
+from proxy.net.ports import Ports
+from proxy.settings_wire import PORTS, PortRange
 
 if TYPE_CHECKING:
+    import ssl
+
     from proxy.net.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -45,7 +50,19 @@ class Caller(Borrower, Protocol):
 class Connector:
     """What all pools of one worker share: the loop, the clock, TLS, bounds, and every upstream connection."""
 
-    __slots__ = ("clock", "idle_timeout", "loop", "most", "most_idle", "opened", "tasks", "tls", "upstreams")
+    __slots__ = (
+        "clock",
+        "divided",  # bool: recorded requests have connections of their own
+        "idle_timeout",
+        "loop",
+        "most",
+        "most_idle",
+        "opened",
+        "ports",
+        "tasks",
+        "tls",
+        "upstreams",
+    )
 
     def __init__(
         self,
@@ -56,7 +73,10 @@ class Connector:
         most: int,
         most_idle: int,
         idle_timeout: float,
+        ports: PortRange = PORTS,
     ) -> None:
+        self.ports = Ports(ports)
+        self.divided = False
         self.loop = loop
         self.clock = clock
         self.tls = tls
@@ -81,11 +101,31 @@ class Connector:
             else:
                 borrower.overdue()
 
+    def divide(self, wanted: bool) -> None:
+        """Have recorded requests take connections of their own from now on, or no longer."""
+        divided = wanted and self.ports.usable()
+        if divided != self.divided:
+            self.divided = divided
+            for pool in {upstream.pool for upstream in self.upstreams}:
+                pool.sort()
+
 
 class Pool:
-    """One endpoint's connections in one worker."""
+    """One endpoint's connections in one worker. ``tapped`` are idle ones for recorded requests, ``idle`` all others."""
 
-    __slots__ = ("_name", "connector", "host", "idle", "open", "port", "retired", "server_name", "tls", "waiting")
+    __slots__ = (
+        "by_name",
+        "connector",
+        "host",
+        "idle",
+        "open",
+        "port",
+        "retired",
+        "server_name",
+        "tapped",
+        "tls",
+        "waiting",
+    )
 
     def __init__(self, connector: Connector, host: str, port: int, *, tls: bool, server_name: str) -> None:
         self.connector = connector
@@ -94,17 +134,19 @@ class Pool:
         self.tls = tls
         self.server_name = server_name
         self.idle: list[Upstream] = []
+        self.tapped: list[Upstream] = []
         self.open = 0  # including those being opened
-        self.waiting: deque[tuple[Caller, int, float]] = deque()
+        self.waiting: deque[tuple[Caller, int, float, bool]] = deque()
         self.retired = False
-        self._name = not _is_address(host)
+        self.by_name = not is_address(host)
 
     def __repr__(self) -> str:
-        return f"Pool({self.host}:{self.port}, {len(self.idle)} idle of {self.open}, {len(self.waiting)} waiting)"
+        idle = len(self.idle) + len(self.tapped)
+        return f"Pool({self.host}:{self.port}, {idle} idle of {self.open}, {len(self.waiting)} waiting)"
 
-    def take(self) -> Upstream | None:
-        """An idle connection, or None."""
-        idle = self.idle
+    def take(self, recorded: bool = False) -> Upstream | None:
+        """An idle connection for a request, or None."""
+        idle = self.tapped if recorded and self.connector.divided else self.idle
         while idle:
             upstream = idle.pop()
             if not upstream.closed and not upstream.transport.is_closing():
@@ -118,23 +160,34 @@ class Pool:
             return  # it is being lost just now
         upstream.served += used
         while self.waiting:
-            caller, since, _ = self.waiting.popleft()
+            caller, since, _, _ = self.waiting.popleft()
             if not caller.abandoned:
                 caller.queue_ns = time_ns() - since
                 self._lend(caller, upstream)
                 return
-        if self.retired or len(self.idle) >= self.connector.most_idle:
+        idle, others = self.idle, self.tapped
+        if upstream.tapped and self.connector.divided:
+            idle, others = others, idle
+        if len(idle) + len(others) >= self.connector.most_idle and len(others) > len(idle):
+            self.discard(others[0])
+        if self.retired or len(idle) + len(others) >= self.connector.most_idle:
             self.discard(upstream)
         else:
             upstream.deadline = self.connector.clock.now + self.connector.idle_timeout
-            self.idle.append(upstream)
+            idle.append(upstream)
+
+    def sort(self) -> None:
+        """Put idle connections where they belong, as recorded requests have their own from now on, or no longer."""
+        every = sorted(self.idle + self.tapped, key=_deadline)
+        divided = self.connector.divided
+        self.idle = [upstream for upstream in every if not (divided and upstream.tapped)]
+        self.tapped = [upstream for upstream in every if divided and upstream.tapped]
 
     def discard(self, upstream: Upstream) -> None:
         """Close a connection, idle or lent, that must not be used again."""
         upstream.borrower = None
         upstream.closed = True
-        if upstream in self.idle:
-            self.idle.remove(upstream)
+        self._forget(upstream)
         # What is unsent may still go, but a peer that does not read must not hold the slot.
         upstream.deadline = self.connector.clock.now + _LAST_WORDS
         upstream.transport.close()
@@ -144,11 +197,15 @@ class Pool:
         if upstream not in self.connector.upstreams:
             return  # lost before it was ever open: `_open` gives the slot back
         self.connector.upstreams.discard(upstream)
-        if upstream in self.idle:
-            self.idle.remove(upstream)
+        self._forget(upstream)
         self._free()
 
-    def connect(self, caller: Caller, timeout: float) -> None:
+    def _forget(self, upstream: Upstream) -> None:
+        for idle in (self.idle, self.tapped):
+            if upstream in idle:
+                idle.remove(upstream)
+
+    def connect(self, caller: Caller, timeout: float, recorded: bool = False) -> None:
         """Open a connection for ``caller``, or queue it while all are lent; ``timeout`` in seconds covers both.
 
         The answer comes by `Caller.connected` or `Caller.not_connected`, never
@@ -161,24 +218,26 @@ class Pool:
                 fault = Fault(Kind.OVERLOADED, f"{len(self.waiting)} requests wait for {self.host}:{self.port}")
                 self.connector.loop.call_soon(caller.not_connected, fault)
                 return
-            self.waiting.append((caller, time_ns(), self.connector.clock.now + timeout))
+            self.waiting.append((caller, time_ns(), self.connector.clock.now + timeout, recorded))
+            if self.idle or self.tapped:  # of the other kind: its place is wanted
+                self.discard((self.idle or self.tapped)[0])
             return
         self.open += 1
-        task = self.connector.loop.create_task(self._open(caller, timeout))
+        task = self.connector.loop.create_task(self._open(caller, timeout, recorded))
         self.connector.tasks.add(task)
         task.add_done_callback(self.connector.tasks.discard)
 
     def retire(self) -> None:
         """The endpoint is no longer in the table: close what is idle, and the rest when it comes back."""
         self.retired = True
-        for upstream in self.idle[:]:
+        for upstream in self.idle + self.tapped:
             self.discard(upstream)
 
     def sweep(self, loop_time: float) -> None:
         """Refuse callers that have waited too long for a connection."""
         late = [each for each in self.waiting if each[2] <= loop_time and not each[0].abandoned]
         self.waiting = deque(each for each in self.waiting if each[2] > loop_time and not each[0].abandoned)
-        for caller, since, _ in late:
+        for caller, since, _, _ in late:
             caller.queue_ns = time_ns() - since
             caller.not_connected(Fault(Kind.OVERLOADED, f"no free connection to {self.host}:{self.port} in time"))
 
@@ -193,16 +252,16 @@ class Pool:
     def _free(self) -> None:
         self.open -= 1
         while self.waiting and self.open < self.connector.most:
-            caller, since, due = self.waiting.popleft()
+            caller, since, due, recorded = self.waiting.popleft()
             if not caller.abandoned:
                 caller.queue_ns = time_ns() - since
-                self.connect(caller, max(due - self.connector.clock.now, 0.1))
+                self.connect(caller, max(due - self.connector.clock.now, 0.1), recorded)
 
-    async def _open(self, caller: Caller, timeout: float) -> None:  # noqa: ASYNC109 - reported as a fault
+    async def _open(self, caller: Caller, timeout: float, recorded: bool) -> None:  # noqa: ASYNC109 - reported as a fault
         upstream = Upstream(self)
         try:
             async with asyncio.timeout(timeout):
-                await self._establish(upstream, caller)
+                await establish(upstream, caller, recorded)
         except TimeoutError:
             fault = Fault(Kind.CONNECT_TIMEOUT, f"{self.host}:{self.port} within {timeout:g} s")
         except Fault as caught:
@@ -233,70 +292,6 @@ class Pool:
         if not caller.abandoned:
             caller.not_connected(fault)
 
-    async def _establish(self, upstream: Upstream, caller: Caller) -> None:
-        loop = self.connector.loop
-        hosts = [self.host]
-        if self._name:
-            start = time_ns()
-            try:
-                found = await loop.getaddrinfo(self.host, self.port, type=1)
-            except OSError as error:
-                raise Fault(Kind.DNS_FAILED, f"{self.host}: {error.strerror or error}") from None
-            finally:
-                caller.dns_ns = time_ns() - start
-            hosts = list(dict.fromkeys(str(info[4][0]) for info in found))
-        start = time_ns()
-        try:
-            if not self.tls:
-                await self._first(hosts, cast("asyncio.Protocol", upstream))
-                return
-            raw = await self._first(hosts, asyncio.Protocol())
-        finally:
-            caller.connect_ns = time_ns() - start
-        start = time_ns()
-        try:
-            await self._handshake(raw, upstream)
-        finally:
-            caller.tls_ns = time_ns() - start
 
-    async def _first(self, hosts: list[str], protocol: asyncio.Protocol) -> asyncio.Transport:
-        """Connect to the first address that accepts."""
-        for host in hosts[:-1]:
-            try:
-                transport, _ = await self.connector.loop.create_connection(lambda: protocol, host, self.port)
-            except OSError:
-                continue
-            return transport
-        transport, _ = await self.connector.loop.create_connection(lambda: protocol, hosts[-1], self.port)
-        return transport
-
-    async def _handshake(self, raw: asyncio.Transport, upstream: Upstream) -> None:
-        opened: asyncio.Future[None] = self.connector.loop.create_future()
-        upstream.opened = opened
-        # Never the client's Host: connections are shared by clients, and no client may choose what is verified. An
-        # address is no SNI (RFC 6066 section 3), but is checked against the certificate where that is asked for.
-        name = self.server_name or self.host
-        tls = TlsTransport(
-            self.connector.tls,
-            cast("asyncio.Protocol", upstream),
-            server_side=False,
-            server_hostname=name,
-            on_failure=upstream.not_opened,
-        )
-        try:
-            tls.start(raw)
-            await opened
-        except BaseException:
-            raw.abort()
-            raise
-        finally:
-            upstream.opened = None
-            del opened  # a failure's traceback holds this frame, and the future the failure: a cycle
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _deadline(upstream: Upstream) -> float:
+    return upstream.deadline

@@ -16,7 +16,7 @@ from proxy.demo.service import PEERS, SERVICES
 from proxy.settings import Address, Override
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LAST_WORDS: Final = 15  # lines of standard error kept of each service
 START_S: Final = 30.0  # a cold first import of the OpenTelemetry SDK on a busy machine takes seconds
@@ -32,12 +32,11 @@ class Fleet:
 
     The listening sockets are made here and handed down, so no port is guessed, and a request that comes before its
     service is up waits in the backlog. Each child holds a pipe to this process as standard input and ends with it.
+    ``listen`` makes the socket of a service; by default one of the loopback address.
     """
 
-    def __init__(self) -> None:
-        self._sockets: Final[dict[str, socket.socket]] = {
-            name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in SERVICES
-        }
+    def __init__(self, listen: Callable[[str], socket.socket] | None = None) -> None:
+        self._sockets: Final[dict[str, socket.socket]] = {name: (listen or _loopback)(name) for name in SERVICES}
         self.addresses: Final[dict[str, Address]] = {
             name: Address(*listener.getsockname()[:2]) for name, listener in self._sockets.items()
         }
@@ -170,3 +169,7 @@ class Fleet:
             for line in self._last_words[service]
         ]
         return "".join(f"\n{line}" for line in lines)
+
+
+def _loopback(_service: str) -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -19,8 +19,9 @@ from proxy.admin.live import POLL_S, Live, terminal
 from proxy.admin.source import Companion, Running
 from proxy.demo.collector import environment, printable
 from proxy.demo.fleet import Fleet, ServiceFailed
+from proxy.demo.layers import Layers
 from proxy.demo.summary import Tally, closing, opening
-from proxy.demo.traffic import Traffic
+from proxy.demo.traffic import MIX, Traffic
 from proxy.errors import SettingsError
 from proxy.route.spec import TableSpec
 from proxy.settings import Address, Settings
@@ -49,14 +50,19 @@ class DemoFailed(Exception):
     """The demo does not show what it should; the message says what and where to look."""
 
 
-def demo(settings: Settings, seconds: float | None, run: Run, console: Console | None = None) -> int:
+def demo(
+    settings: Settings, seconds: float | None, run: Run, console: Console | None = None, *, layers: Layers | None = None
+) -> int:
     """Run the demo for ``seconds`` (None: until Ctrl-C) and return the exit code: 0, or 1 if something failed.
 
     ``settings`` are the user's; what is served is the demo's own. A listener whose port is taken gets another.
+    ``layers``: the services are in network namespaces behind a switch, which `spanway wire` listens to.
     """
     console = console or terminal()
-    fleet = Fleet()
+    fleet = Fleet(None if layers is None else layers.listener)
     try:
+        if layers is not None:
+            settings = layers.wire(settings)
         chosen = settings.replace(
             ingress=(MANIFESTS,),
             ingress_class="",
@@ -66,7 +72,7 @@ def demo(settings: Settings, seconds: float | None, run: Run, console: Console |
             proxy_protocol=False,
             admin=_free(settings.admin or Address("127.0.0.1", 0), console),
         )
-        return run(chosen, companions=(Story(fleet, seconds, console),))
+        return run(chosen, companions=(Story(fleet, seconds, console, layers),))
     finally:
         fleet.close()
 
@@ -95,8 +101,9 @@ def reachable(address: Address) -> Address:
 class Story:
     """The companion that tells the demo from start to end."""
 
-    def __init__(self, fleet: Fleet, seconds: float | None, console: Console) -> None:
+    def __init__(self, fleet: Fleet, seconds: float | None, console: Console, layers: Layers | None = None) -> None:
         self._fleet: Final = fleet
+        self._layers: Final = layers
         self._seconds: Final = seconds
         self._console: Final = console
         self._tally: Final = Tally()
@@ -109,7 +116,8 @@ class Story:
         admin = running.admin
         if admin is None:
             raise SettingsError("the demo needs the admin listener, which receives the services' spans")
-        traffic = Traffic(reachable(running.http[0]), RATE, lambda: running.source.readiness().ready)
+        mix = MIX if self._layers is None else self._layers.mix
+        traffic = Traffic(reachable(running.http[0]), RATE, lambda: running.source.readiness().ready, mix)
         more = f"http://{reachable(admin)}/traces"
         live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
         code = 0
@@ -121,6 +129,7 @@ class Story:
         except asyncio.CancelledError:  # Ctrl-C: what is known is said, nothing is waited for
             live.finish()
             self._say(closing(self._tally, traffic))
+            self._blame()
             raise
         finally:
             await self._fleet.stop()  # before the proxy stops, which ends this task
@@ -132,6 +141,9 @@ class Story:
         tasks = [
             asyncio.create_task(each) for each in (traffic.run(), live.run(), self._fleet.failed(), self._silence())
         ]
+        if self._layers is not None:
+            self._say(self._layers.opening())
+            tasks.append(asyncio.create_task(self._layers.faults(self._fleet.pids)))
         try:
             done, _ = await asyncio.wait(tasks, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -145,7 +157,12 @@ class Story:
         export = await self._last(running, traffic, live)
         live.finish()
         self._say(closing(self._tally, traffic, export, printable(running.settings.tracing)))
+        self._blame()
         self._judge(traffic, running)
+
+    def _blame(self) -> None:
+        if self._layers is not None:
+            self._say(self._layers.closing(self._tally.waits))
 
     async def _last(self, running: Running, traffic: Traffic, live: Live) -> ExportCounters:
         """Wait until every answered request has its trace and a collector that answers has the spans; their account."""

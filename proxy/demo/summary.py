@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.style import Style
@@ -18,7 +18,7 @@ from proxy.admin.units import count, duration, share
 from proxy.demo.collector import printable
 from proxy.demo.fleet import Fleet
 from proxy.demo.traffic import HOST, Traffic
-from proxy.trace import semconv
+from proxy.trace import semconv, semconv_wire
 from proxy.trace.ledger import ExportCounters
 from proxy.trace.tree import TraceView
 
@@ -28,6 +28,13 @@ PLACES: Final = 6  # named in "time went"
 LEAST_TEXT: Final = 40  # columns
 
 
+class Wait(NamedTuple):
+    """One attempt that `spanway wire` has divided: how long it waited, and who was to blame."""
+
+    ns: int
+    verdict: str
+
+
 class Tally:
     """Adds up traces as they come (`Live.on_trace`)."""
 
@@ -35,6 +42,7 @@ class Tally:
         self.traces = 0
         self.joined = 0  # with spans of the proxy and of a service
         self.failed = 0
+        self.waits: Final[deque[Wait]] = deque(maxlen=RECENT)
         self._places: Final[Counter[str]] = Counter()  # ns
         self._routes: Final[dict[str, tuple[int, int]]] = {}  # requests and ns
         self._self_us: Final[deque[int]] = deque(maxlen=RECENT)
@@ -51,6 +59,10 @@ class Tally:
         self.traces += stands_for
         self.joined += stands_for * (len(own) < len(trace.nodes))
         self.failed += stands_for * (labels.severity(trace.root) == "error")
+        for span in own:
+            verdict = span.attributes.get(semconv_wire.VERDICT.name)
+            if isinstance(verdict, str):
+                self.waits.append(Wait(span.end_ns - span.start_ns, verdict))
         for part in shares(trace):
             self._places[part.place] += part.ns
         name = next((span.name for span in (node.span for node in trace.nodes) if not is_proxy(span)), own[0].name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proxy.settings import Address
 
@@ -62,8 +62,11 @@ class Traffic:
     While ``open_for`` says no, nothing is sent, and what then fails is not counted: the proxy is shutting down.
     """
 
-    def __init__(self, target: Address, rate: float, open_for: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, target: Address, rate: float, open_for: Callable[[], bool] = lambda: True, mix: Sequence[Step] = MIX
+    ) -> None:
         self._target: Final = target
+        self._mix: Final = mix
         self._open_for: Final = open_for
         self._rate: Final = rate
         self._open: Final[set[asyncio.Task[None]]] = set()
@@ -87,7 +90,7 @@ class Traffic:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "spanway-demo"}) as session:
             try:
-                for step, pace in zip(itertools.cycle(MIX), itertools.cycle(PACE), strict=False):
+                for step, pace in zip(itertools.cycle(self._mix), itertools.cycle(PACE), strict=False):
                     if not self._open_for():
                         pass
                     elif len(self._open) < AT_ONCE:

@@ -13,6 +13,8 @@ from typing import Final
 # than that goes through a BIO at a time either: a BIO never gives memory back, so what it once held is what an idle
 # connection keeps.
 _RECORD: Final = 16 * 1024
+_HEADER: Final = 5  # bytes of a record's type, version and length
+_LONGEST: Final = _HEADER + _RECORD + 2048  # TLS 1.2; TLS 1.3 allows 256 bytes beside the plaintext
 
 
 class ServerObject(ssl.SSLObject):
@@ -29,10 +31,14 @@ class Records:
 
     ``done`` says that the handshake is, ``failure`` why it was not. ``close_notify`` says that the peer has ended its
     stream, ``error`` what broke it afterwards. Whatever must go to the peer is returned, or waits for `drain`.
+
+    ``skipped`` (client side) is how many bytes of ciphertext came between the handshake and the first record with
+    plaintext: with TLS 1.3 the server's tickets (RFC 8446 section 4.6.1).
     """
 
     __slots__ = (
         "_backlog",
+        "_early",
         "_incoming",
         "_outgoing",
         "_read",
@@ -41,6 +47,7 @@ class Records:
         "done",
         "error",
         "failure",
+        "skipped",
         "tls",
     )
 
@@ -60,6 +67,8 @@ class Records:
         )
         self._read = self.tls.read
         self._write = self.tls.write
+        self._early = None if server_side else b""  # ciphertext before the first plaintext, less than a record
+        self.skipped = 0
         self._backlog = b""  # plaintext that waits for the end of a renegotiation
         self.done = False
         self.failure = ""
@@ -92,6 +101,8 @@ class Records:
         """All plaintext that has become complete; sets ``close_notify`` or ``error`` where the stream ends."""
         if self.close_notify or self.error is not None:
             return b""
+        if self._early is not None:
+            return self._first(self._early + ciphertext)
         incoming, read = self._incoming, self._read
         pieces: list[bytes] = []
         try:
@@ -110,6 +121,25 @@ class Records:
         except ssl.SSLError as exc:
             self.error = exc.with_traceback(None)  # whose frames would hold this: a cycle
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _first(self, ciphertext: bytes) -> bytes:
+        """`decrypt` record by record, until one holds plaintext; less than a record waits here for the rest."""
+        self._early = None
+        if self._incoming.pending:
+            return self.decrypt(ciphertext)  # some came with the handshake's end: no telling where a record begins
+        while len(ciphertext) >= _HEADER:
+            size = _HEADER + int.from_bytes(ciphertext[3:_HEADER], "big")
+            if size > _LONGEST:
+                return self.decrypt(ciphertext)  # which will say that it is broken
+            if len(ciphertext) < size:
+                break
+            plaintext = self.decrypt(ciphertext[:size])
+            ciphertext = ciphertext[size:]
+            if plaintext or self.close_notify or self.error is not None:
+                return plaintext + self.decrypt(ciphertext) if ciphertext else plaintext
+            self.skipped += size
+        self._early = ciphertext
+        return b""
 
     def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """The records for some plaintext, with whatever else waited to be sent.

@@ -12,14 +12,11 @@ import ssl
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.net.contexts import upstream_context
 from proxy.net.layer import Layer
 from proxy.net.records import Records, ServerObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["TlsTransport", "upstream_context"]
 
 _HANDSHAKE, _OPEN, _CLOSED, _LOST = "handshake", "open", "closed", "lost"
 _NOBODY: Final = asyncio.Protocol()  # hears what nobody has to hear
@@ -47,6 +44,7 @@ class TlsTransport(Layer):
         "_held",
         "_hostname",
         "_on_failure",
+        "_opened_in",
         "_paused",
         "_raw_eof",
         "_records",
@@ -86,15 +84,11 @@ class TlsTransport(Layer):
         self._session = session
         self._state = _HANDSHAKE
         self._started_ns = 0
-        self._paused = False
-        self._writing_paused = False
+        self._paused = self._writing_paused = False
         self._held: list[bytes] = []  # ciphertext that came while the inner protocol had paused reading
-        self._raw_eof = False
-        self._eof_told = False
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.handshake_ns = 0
-        self.truncated = False
+        self._raw_eof = self._eof_told = False
+        self.bytes_in = self.bytes_out = self._opened_in = 0
+        self.handshake_ns, self.truncated = 0, False
 
     def __repr__(self) -> str:
         side = "server" if self._server_side else "client"
@@ -139,6 +133,7 @@ class TlsTransport(Layer):
 
     def _opened(self) -> None:
         self._state = _OPEN
+        self._opened_in = self.bytes_in
         self._inner.connection_made(self)
         if self._writing_paused and self._state == _OPEN:
             self._inner.pause_writing()
@@ -309,6 +304,11 @@ class TlsTransport(Layer):
         return self._raw.get_write_buffer_size() + self._records.waiting
 
     # What is known of the connection.
+
+    @property
+    def first_in(self) -> int:
+        """Where the peer's first plaintext begins among ``bytes_in``, once it has come (client side)."""
+        return self._opened_in + self._records.skipped
 
     def get_extra_info(self, name: str, default: object = None) -> Any:
         """As asyncio names them: ``ssl_object``, ``sslcontext``, ``cipher``, ``peercert``, or the raw transport's."""

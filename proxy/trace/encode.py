@@ -131,6 +131,8 @@ class Encoder:
             rest += _link(record.link)
         if record.request_body_size:
             rest += _write_request_size(record.request_body_size)
+        if record.tcp is not None:
+            rest += numbers.tcp(record.tcp)
 
         flags = record.flags & _W3C_FLAGS | _LOCAL
         if record.parent_id:
@@ -221,6 +223,8 @@ class Encoder:
             head = b"".join((head, _PARENT_ID, record.span_id, numbers.client(attempt, finish)))
         if attempt.connect_ns or attempt.queue_ns or attempt.dns_ns or attempt.tls_ns:
             head += numbers.opening(attempt)
+        if attempt.tcp is not None:
+            head += numbers.tcp(attempt.tcp)
         return b"".join((head, static, ends, url_head, origin, target, state))
 
     # What repeats

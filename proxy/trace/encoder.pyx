@@ -228,6 +228,8 @@ cdef class Encoder:
             flags |= REMOTE
         if record.request_body_size:
             extra = encode._write_request_size(record.request_body_size)
+        if record.tcp is not None:
+            extra = extra + <bytes>numbers.tcp(record.tcp)
         if end < start:
             end = start
         # Negative is what never happened; it has bits above every width, as what is too large has.
@@ -317,6 +319,8 @@ cdef class Encoder:
             odd = PARENT_ID + record.span_id + numbers.client(attempt, finish)
         if attempt.connect_ns or attempt.queue_ns or attempt.dns_ns or attempt.tls_ns:
             opening = numbers.opening(attempt)
+        if attempt.tcp is not None:
+            opening = opening + <bytes>numbers.tcp(attempt.tcp)
         total = len(head) + len(odd) + len(opening)
         total += len(chunk.chunk) + len(ends) + len(url_head)
         total += length + len(state)

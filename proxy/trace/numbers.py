@@ -5,10 +5,13 @@ What `trace.encode` packs in one go for the usual request, for all others.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.trace import semconv, wire
 from proxy.trace.record import AttemptRecord, RequestRecord
+
+if TYPE_CHECKING:
+    from proxy.net.tcp_info import Reading
 
 _response_size: Final = wire.integer_writer(semconv.HTTP_RESPONSE_BODY_SIZE.name)
 _peer_port: Final = wire.integer_writer(semconv.NETWORK_PEER_PORT.name)
@@ -26,6 +29,13 @@ _request_start: Final = wire.integer_writer(semconv.REQUEST_START.name)
 _request_end: Final = wire.integer_writer(semconv.REQUEST_END.name)
 _response_start: Final = wire.integer_writer(semconv.RESPONSE_START.name)
 _response_end: Final = wire.integer_writer(semconv.RESPONSE_END.name)
+_rtt: Final = wire.integer_writer(semconv.TCP_RTT_US.name)
+_min_rtt: Final = wire.integer_writer(semconv.TCP_MIN_RTT_US.name)
+_segments: Final = wire.integer_writer(semconv.TCP_SEGMENTS.name)
+_retransmitted: Final = wire.integer_writer(semconv.TCP_RETRANSMITTED.name)
+_rwnd_limited: Final = wire.integer_writer(semconv.TCP_RWND_LIMITED_US.name)
+_sndbuf_limited: Final = wire.integer_writer(semconv.TCP_SNDBUF_LIMITED_US.name)
+_delivery_rate: Final = wire.integer_writer(semconv.TCP_DELIVERY_RATE.name)
 
 
 def server(record: RequestRecord) -> bytes:
@@ -69,6 +79,26 @@ def opening(attempt: AttemptRecord) -> bytes:
             _tls(_microseconds(attempt.tls_ns)) if attempt.tls_ns else b"",
         )
     )
+
+
+def tcp(reading: Reading) -> bytes:
+    """The kernel's account of a connection; what is 0, or a kernel's nonsense, is left out."""
+    parts = []
+    if reading.rtt_us > 0:
+        parts.append(_rtt(reading.rtt_us))
+    if reading.min_rtt_us > 0:
+        parts.append(_min_rtt(reading.min_rtt_us))
+    if reading.segments > 0:
+        parts.append(_segments(reading.segments))
+    if reading.retransmitted > 0:
+        parts.append(_retransmitted(reading.retransmitted))
+    if reading.rwnd_limited_us > 0:
+        parts.append(_rwnd_limited(reading.rwnd_limited_us))
+    if reading.sndbuf_limited_us > 0:
+        parts.append(_sndbuf_limited(reading.sndbuf_limited_us))
+    if reading.delivery_rate > 0:
+        parts.append(_delivery_rate(reading.delivery_rate))
+    return b"".join(parts)
 
 
 def _microseconds(duration_ns: int) -> int:

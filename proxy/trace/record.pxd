@@ -8,6 +8,7 @@ cdef class Link:
 
 
 cdef class AttemptRecord:
+    cdef public bint abandoned
     cdef public long long connect_ns
     cdef public object connection
     cdef public long long dns_ns
@@ -28,6 +29,7 @@ cdef class AttemptRecord:
     cdef public bytes span_id
     cdef public long long start_ns
     cdef public int status
+    cdef public object tcp
     cdef public long long tls_ns
     cdef public long long write_ns
 
@@ -64,6 +66,7 @@ cdef class RequestRecord:
     cdef public bytes span_id
     cdef public long long start_ns
     cdef public int status
+    cdef public object tcp
     cdef public bytes trace_id
     cdef public bytes tracestate
     cdef public bytes user_agent

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy.net.tcp_info import Reading
 
 
 class Link:
@@ -44,6 +47,8 @@ class RouteIdentity(Protocol):
     @property
     def index(self) -> int: ...
     @property
+    def host(self) -> str: ...
+    @property
     def namespace(self) -> str: ...
     @property
     def name(self) -> str: ...
@@ -60,8 +65,9 @@ class RouteIdentity(Protocol):
 class UpstreamIdentity(Protocol):
     """What spans say of an upstream connection; `connect.connection.Upstream` is one.
 
-    The 5-tuple is fixed for the connection's life, so its encoded attributes are cached on the connection itself:
-    the encoder fills ``span_attributes`` on first use.
+    The 5-tuple is fixed for the connection's life, so what is encoded of it is kept on the connection itself: the
+    encoder fills ``span_attributes`` on first use, `trace.handover` ``wire_ends``.
+    ``tapped`` says that its local port is one whose packets the wire sees.
     """
 
     local_address: str
@@ -69,6 +75,8 @@ class UpstreamIdentity(Protocol):
     peer_address: str
     peer_port: int
     span_attributes: bytes | None
+    wire_ends: bytes | None
+    tapped: bool
 
 
 class AttemptRecord:
@@ -79,6 +87,7 @@ class AttemptRecord:
     """
 
     __slots__ = (
+        "abandoned",  # bool: given up, or cut, before the response's end
         "connect_ns",  # duration, ns: TCP connect; 0 on a reused connection
         "connection",  # UpstreamIdentity | None: None until connected
         "dns_ns",  # duration, ns: name resolution
@@ -99,10 +108,12 @@ class AttemptRecord:
         "span_id",  # bytes, 8
         "start_ns",  # attempt began (before queue, dns, connect, tls)
         "status",  # int: http.response.status_code, 0 if none arrived
+        "tcp",  # Reading | None: of the upstream connection, while this attempt had it
         "tls_ns",  # duration, ns: TLS handshake
         "write_ns",  # first request byte handed to the kernel
     )
 
+    abandoned: bool
     span_id: bytes
     start_ns: int
     write_ns: int
@@ -125,6 +136,7 @@ class AttemptRecord:
     request_end: int
     response_start: int
     response_end: int
+    tcp: Reading | None
 
 
 class RequestRecord:
@@ -162,6 +174,7 @@ class RequestRecord:
         "span_id",  # bytes, 8
         "start_ns",  # stamp: first byte of the request read
         "status",  # int: 0 when no response was sent
+        "tcp",  # Reading | None: of the client's connection, during this request
         "trace_id",  # bytes, 16
         "tracestate",  # bytes: as to be sent on, b"" when none
         "user_agent",  # bytes
@@ -203,3 +216,4 @@ class RequestRecord:
     request_body_size: int
     response_body_size: int
     attempts: Sequence[AttemptRecord]
+    tcp: Reading | None

@@ -15,7 +15,7 @@ from proxy.errors import Kind, Side
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
 Type = Literal["string", "int", "boolean"]
-Spans = Literal["SERVER", "CLIENT", "both"]
+Spans = Literal["SERVER", "CLIENT", "both", "wire", "place"]  # the last two: `semconv_wire`
 
 
 class Attribute(NamedTuple):
@@ -154,6 +154,28 @@ RESPONSE_START: Final = Attribute(
 )
 RESPONSE_END: Final = Attribute("spanway.response.end", "int", "By", "CLIENT", "offset after its last byte")
 
+# The kernel's account of the TCP connection, towards the client (SERVER) or the upstream (CLIENT): TCP_INFO. What is 0
+# is left out.
+TCP_RTT_US: Final = Attribute("spanway.tcp.rtt.us", "int", "us", "both", "smoothed round-trip time, at the end")
+TCP_MIN_RTT_US: Final = Attribute(
+    "spanway.tcp.min_rtt.us", "int", "us", "both", "the shortest one; what the other exceeds it by are queues"
+)
+TCP_SEGMENTS: Final = Attribute("spanway.tcp.segments", "int", "", "both", "segments with data sent, meanwhile")
+TCP_RETRANSMITTED: Final = Attribute("spanway.tcp.retransmitted", "int", "", "both", "of these, sent again")
+TCP_RWND_LIMITED_US: Final = Attribute(
+    "spanway.tcp.rwnd_limited.us",
+    "int",
+    "us",
+    "both",
+    "held up by the receiver's window meanwhile, counted in ticks of 1 to 10 ms",
+)
+TCP_SNDBUF_LIMITED_US: Final = Attribute(
+    "spanway.tcp.sndbuf_limited.us", "int", "us", "both", "held up by our send buffer meanwhile, in the same ticks"
+)
+TCP_DELIVERY_RATE: Final = Attribute(
+    "spanway.tcp.delivery_rate", "int", "By/s", "both", "latest rate at which the receiver took data"
+)
+
 ATTRIBUTES: Final[tuple[Attribute, ...]] = tuple(
     value for value in list(globals().values()) if isinstance(value, Attribute)
 )
@@ -189,8 +211,22 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def attributes_table() -> str:
     """The attributes as Markdown."""
+    return _attributes(ATTRIBUTES)
+
+
+def wire_table() -> str:
+    """The attributes of the wire's spans, and the values of `spanway.wait.verdict`, as Markdown."""
+    from proxy.trace import semconv_wire  # which is made of what is above
+
+    verdicts = _table(
+        ("`spanway.wait.verdict`", "meaning"), ((f"`{name}`", text) for name, text in semconv_wire.VERDICTS.items())
+    )
+    return _attributes(semconv_wire.ATTRIBUTES) + "\n\n" + "\n".join(verdicts)
+
+
+def _attributes(attributes: Iterable[Attribute]) -> str:
     head = ("attribute", "type", "unit", "span", "meaning")
-    return "\n".join(_table(head, ((f"`{a.name}`", a.type, a.unit, a.spans, a.meaning) for a in ATTRIBUTES)))
+    return "\n".join(_table(head, ((f"`{a.name}`", a.type, a.unit, a.spans, a.meaning) for a in attributes)))
 
 
 def outcomes_table() -> str:
@@ -204,7 +240,7 @@ def errors_table() -> str:
     return "\n".join(_table(("`error.type`", "status sent", "side", "meaning"), rows))
 
 
-TABLES: Final = {"attributes": attributes_table, "outcomes": outcomes_table, "errors": errors_table}
+TABLES: Final = {"attributes": attributes_table, "outcomes": outcomes_table, "errors": errors_table, "wire": wire_table}
 """The generated parts of docs/tracing.md, by the name in their markers."""
 
 

@@ -144,3 +144,12 @@ def test_how_long_quiet_is_can_be_set(quiet):
     gatherer.add(decode([plain()]), 0.0)
     assert gatherer.complete(quiet - 0.01) == []
     assert ids(gatherer.complete(quiet)) == [TRACE]
+
+
+def test_the_wire_does_not_speak_for_an_upstream():
+    gatherer = Gatherer()
+    wire = span(20, 2, "wire", 0.2, 3.9, spanway__wire__split="backend 3.7 ms")
+    gatherer.add(decode([plain(), batch("spanway-wire", wire)]), 0.0)
+    assert ids(gatherer.complete(QUIET_S)) == [TRACE]
+    gatherer.add(decode([plain(OTHER)]), 10.0)
+    assert ids(gatherer.complete(10.0 + QUIET_S)) == [OTHER], "an upstream that sends no spans is not waited for"

@@ -190,3 +190,51 @@ def test_nothing_in_a_trace_reaches_the_terminal_as_a_command():
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[bold]x[/bold]" in text, "markup is text"
+
+
+def wired(split, *places, number=20, client=2, start=0.2, end=3.9, **said):
+    """What `spanway wire` adds to `plain`: the split of an attempt, and a span per place that mattered."""
+    names = {f"spanway__{key}": value for key, value in said.items()}
+    return batch(
+        "spanway-wire",
+        span(number, client, "wire", start, end, spanway__wire__split=split, **names),
+        *(
+            span(number + i, number, name, begin, finish, spanway__wire__place=name)
+            for i, (name, begin, finish) in enumerate(places, 1)
+        ),
+    )
+
+
+SPLIT = "proxy send 12.0 us | ovs br0 > 61.0 us | backend 3.55 ms | ovs br0 < 64.0 us | proxy receive 21.0 us"
+
+
+def test_the_wire_has_its_split_and_its_verdict():
+    said = {
+        "wait__verdict": "application",
+        "wait__place": "backend",
+        "wait__excess__us": 2500,
+        "wire__lost__bytes": 1448,
+        "wire__lost__at": "ovs br0",
+        "wire__incomplete": True,
+    }
+    drawn = draw(plain(), wired(SPLIT, ("backend", 0.3, 3.8), **said), width=140)
+    assert re.search(r"spanway-wire +└ wire +[╶╺╾─━╸╼╴]+ +3.70 ms\n", drawn)
+    assert (
+        "proxy send 12.0 µs | ovs br0 > 61.0 µs | backend 3.55 ms | ovs br0 < 64.0 µs | proxy receive 21.0 µs\n"
+        in drawn
+    )
+    assert "verdict: application (backend) · 2.50 ms beyond the usual · 1448 bytes lost at ovs br0 · a tap" in drawn
+    assert "where the time went: wire: backend" in drawn
+
+
+def test_the_wire_takes_no_time_from_whoever_says_what_it_did():
+    shop = batch("shop", span(3, 2, "GET /", 0.5, 3.5, "SERVER", **request("GET", 200)))
+    drawn = draw(plain(), shop, wired(SPLIT, ("backend", 0.3, 3.8)), width=140)
+    assert "where the time went: shop" in drawn
+    assert "wire" not in drawn.rpartition("where the time went")[2]
+
+
+def test_a_split_that_says_nothing_else():
+    drawn = draw(plain(), wired("proxy 1.0 us"))
+    assert "proxy 1.0 µs" in drawn
+    assert "verdict" not in drawn

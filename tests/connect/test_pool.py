@@ -16,7 +16,8 @@ from proxy.connect.connection import Upstream
 from proxy.connect.pool import Connector, Pool
 from proxy.errors import Fault, Kind
 from proxy.net.clock import Clock
-from tests.rig import Loop, Wire, check_pool
+from proxy.settings_wire import PORTS
+from tests.rig import Loop, NoPorts, Wire, check_pool
 
 
 class Caller:
@@ -72,27 +73,28 @@ class Bench:
         self.connector = Connector(
             self.loop, self.clock, ssl.create_default_context(), most=most, most_idle=most_idle, idle_timeout=60.0
         )
+        self.connector.ports = NoPorts(PORTS)
         self.pool = Pool(self.connector, host, 9001, tls=tls, server_name="")
 
     @property
     def dials(self) -> list[Any]:
         return [dial for dial in self.loop.dials if dial.pending]
 
-    def ask(self, timeout: float = 5.0) -> Caller:
+    def ask(self, timeout: float = 5.0, *, recorded: bool = False) -> Caller:
         caller = Caller()
-        self.pool.connect(caller, timeout)
+        self.pool.connect(caller, timeout, recorded)
         assert caller.answers == 0, "answered before connect returned"
         self.loop.settle()
         return caller
 
-    def borrow(self) -> Caller:
+    def borrow(self, *, recorded: bool = False) -> Caller:
         """A caller with a connection, whether new or idle."""
-        upstream = self.pool.take()
+        upstream = self.pool.take(recorded)
         if upstream is not None:
             caller = Caller()
             caller.connected(upstream)
             return caller
-        caller = self.ask()
+        caller = self.ask(recorded=recorded)
         self.dials[0].accept()
         assert caller.upstream is not None
         return caller
@@ -330,6 +332,61 @@ def test_retired_while_lent_and_while_opening() -> None:
         assert b.pool.open == 0
 
 
+def test_recorded_requests_have_connections_of_their_own_while_the_wire_listens() -> None:
+    with bench() as b:
+        before = b.give(b.borrow(recorded=True))
+        assert not before.tapped
+        b.connector.divide(True)
+        one, other = b.borrow(recorded=True), b.borrow()
+        assert one.upstream is not None
+        assert one.upstream.tapped
+        assert other.upstream is before
+        tapped, plain = b.give(one), b.give(other)
+        assert (b.pool.tapped, b.pool.idle) == ([tapped], [plain])
+        assert b.pool.take(False) is plain
+        assert b.pool.take(False) is None
+        b.pass_time(1)
+        b.pool.give(plain)
+        b.connector.divide(False)
+        assert (b.pool.tapped, len(b.pool.idle)) == ([], 2)
+        assert b.pool.take(True) is plain  # the latest returned
+        assert b.pool.take(False) is tapped
+        b.connector.divide(True)
+        b.pool.give(plain)
+        b.pool.give(tapped)
+        b.pool.retire()
+        b.loop.settle()
+        assert (b.pool.open, b.pool.idle, b.pool.tapped) == (0, [], [])
+
+
+def test_what_is_kept_is_bounded_over_both_kinds() -> None:
+    with bench(most=4, most_idle=2) as b:
+        b.connector.divide(True)
+        callers = [b.borrow(recorded=number == 3) for number in range(4)]
+        kept = [b.give(caller) for caller in callers]
+        assert (b.pool.idle, b.pool.tapped) == ([kept[1]], [kept[3]])
+        b.pass_time(61)
+        assert b.pool.open == 0
+
+
+def test_at_the_bound_one_kind_makes_room_for_the_other() -> None:
+    with bench(most=2) as b:
+        b.connector.divide(True)
+        callers = [b.borrow() for _ in range(2)]
+        for caller in callers:
+            b.give(caller)
+        asked = b.ask(recorded=True)
+        b.dials[0].accept()
+        assert asked.upstream is not None
+        assert asked.upstream.tapped
+        assert (b.pool.open, len(b.pool.idle)) == (2, 1)
+        # Who waits takes whatever comes: connections are not made anew for it.
+        lent = b.borrow()
+        waits = b.ask(recorded=True)
+        plain = b.give(lent)
+        assert waits.upstream is plain
+
+
 def test_sweep_tells_borrowers() -> None:
     with bench() as b:
         caller = b.borrow()
@@ -423,12 +480,13 @@ class AnySequence(RuleBasedStateMachine):
     def waiting(self) -> list[Caller]:
         return [caller for caller in self.callers if not caller.answers and not caller.abandoned]
 
-    @rule()
-    def ask(self) -> None:
-        upstream = self.bench.pool.take()
+    @rule(recorded=st.booleans())
+    def ask(self, recorded: bool) -> None:
+        upstream = self.bench.pool.take(recorded)
         if upstream is None:
-            self.callers.append(self.bench.ask())
+            self.callers.append(self.bench.ask(recorded=recorded))
             return
+        assert upstream.tapped == recorded or not self.bench.connector.divided
         caller = Caller()
         caller.connected(upstream)
         self.callers.append(caller)
@@ -480,6 +538,10 @@ class AnySequence(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.bench.pass_time(seconds)
 
+    @rule(on=st.booleans())
+    def divide(self, on: bool) -> None:
+        self.bench.connector.divide(on)
+
     @rule()
     def retire(self) -> None:
         self.bench.pool.retire()
@@ -491,7 +553,10 @@ class AnySequence(RuleBasedStateMachine):
         assert all(caller.answers <= 1 for caller in self.callers)
         lent = [caller.upstream for caller in self.holders()]
         assert len(set(lent)) == len(lent), "lent twice"
-        assert not set(lent) & set(self.bench.pool.idle)
+        assert not set(lent) & set(self.bench.pool.idle + self.bench.pool.tapped)
+        if self.bench.connector.divided:
+            assert not any(upstream.tapped for upstream in self.bench.pool.idle)
+            assert all(upstream.tapped for upstream in self.bench.pool.tapped)
         if self.bench.pool.open < 3:
             assert not [entry for entry in self.bench.pool.waiting if not entry[0].abandoned], (
                 "waiting beside a free slot"

@@ -9,6 +9,7 @@ import pytest
 
 import proxy
 from proxy.cli import main
+from proxy.settings_wire import SOCKET
 from tests.harness.kube_store import Object
 from tests.kubernetes.clusters import CLASS, CONTROLLER, RealCluster
 from tests.kubernetes.image import ROOT, USER, stages
@@ -37,7 +38,7 @@ def pods(objects: list[Object]) -> list[Object]:
 
 
 def test_there_is_what_the_documentation_names() -> None:
-    assert [path.name for path in OVERLAYS] == ["daemonset", "demo", "jaeger", "namespaced"]
+    assert [path.name for path in OVERLAYS] == ["daemonset", "demo", "jaeger", "namespaced", "wire"]
     told = (K8S.parent / "docs" / "kubernetes.md").read_text()
     for folder in FOLDERS:
         assert f"k8s/{folder.relative_to(K8S)}" in told
@@ -55,22 +56,25 @@ def test_a_real_api_server_takes_it(folder: Path, objects: list[Object], real_cl
 def test_pods_may_do_as_little_as_possible(folder: Path, objects: list[Object]) -> None:
     for pod in pods(objects):
         spec = pod["spec"]
+        # What listens to packets: Kubernetes gives an added capability to user 0 alone, who has nothing else here.
+        wire = pod["metadata"]["labels"]["app.kubernetes.io/name"] == "spanway-wire"
+        user = {"runAsUser": 0} if wire else {"runAsNonRoot": True, "runAsUser": USER}
         assert spec["securityContext"] == {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
+            **user,
             "runAsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         }
+        assert spec.get("hostNetwork", False) is wire
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
+                "capabilities": {"drop": ["ALL"], **({"add": ["NET_RAW"]} if wire else {})},
             }
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
             assert "memory" in container["resources"]["limits"]
             assert {"readinessProbe", "livenessProbe"} <= set(container)
-            assert all(port["containerPort"] >= 1024 for port in container["ports"])
+            assert all(port["containerPort"] >= 1024 for port in container.get("ports", ()))
             assert not re.search(r":latest$|^[^:]+$", container["image"])
         needs_api = spec.get("serviceAccountName") == "spanway"
         assert spec["automountServiceAccountToken"] is needs_api
@@ -124,6 +128,33 @@ def test_the_controller_is_started_as_it_can_be(
     assert "there is no flag '--no-such-flag'" in capsys.readouterr().err  # and of the others none is unknown
     sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] >= sleep + 30 + 5  # timeouts.drain, and the last spans
+
+
+def test_the_wire_meets_the_controller_in_one_folder_of_the_node(
+    folder: Path, objects: list[Object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [item for item in of_kind(objects, "DaemonSet") if item["metadata"]["name"] == "spanway-wire"]
+    assert bool(found) is (folder.name == "wire")
+    controller = controller_of(objects)["spec"]["template"]["spec"]
+    if not found:
+        assert "volumes" not in controller
+        return
+    spec = found[0]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["image"] == f"spanway:{proxy.__version__}"
+    assert main([*container["args"], "--no-such-flag"]) == 2
+    assert "there is no flag '--no-such-flag'" in capsys.readouterr().err
+    (place,) = spec["volumes"]
+    (same,) = controller["volumes"]
+    assert place["hostPath"] == same["hostPath"] == {"path": "/run/spanway", "type": "DirectoryOrCreate"}
+    assert f"--socket={SOCKET}" in container["args"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == [str(Path(SOCKET).parent)]
+    (mount,) = controller["containers"][0]["volumeMounts"]
+    assert mount == {"name": same["name"], "mountPath": str(Path(SOCKET).parent), "readOnly": True}
+    for probe in ("readinessProbe", "livenessProbe"):  # the pod's address is the node's, where nothing listens
+        assert (
+            f"--admin={container[probe]['httpGet']['host']}:{container[probe]['httpGet']['port']}" in container["args"]
+        )
 
 
 def test_the_class_is_ours(folder: Path, objects: list[Object]) -> None:

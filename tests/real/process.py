@@ -30,6 +30,7 @@ class Process:
     The program leads a process group of its own and gets SIGTERM should this process die first. (Not a session:
     sched(7) weighs each session as one task, and no priority among the programs of a benchmark would count.) ``log``
     receives both its streams. ``cpu`` pins it (and all that it starts) to one CPU, or to a list as taskset(1) has it.
+    ``pass_fds`` stay open in it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Process:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         cpu: int | str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
@@ -59,6 +61,7 @@ class Process:
                 env=None if environ is None else dict(environ),
                 cwd=cwd,
                 process_group=0,
+                pass_fds=pass_fds,
             )
         self.pid: Final = self._popen.pid
         _LIVE.add(self)

@@ -70,6 +70,22 @@ def context_of(trace_id: bytes, span_id: bytes, flags: int, remote: bool, state:
     )
 
 
+def tcp(attributes: dict[str, Any], made: RequestRecord | AttemptRecord) -> None:
+    names = {
+        "rtt.us": "rtt_us",
+        "min_rtt.us": "min_rtt_us",
+        "segments": "segments",
+        "retransmitted": "retransmitted",
+        "rwnd_limited.us": "rwnd_limited_us",
+        "sndbuf_limited.us": "sndbuf_limited_us",
+        "delivery_rate": "delivery_rate",
+    }
+    if made.tcp is not None:
+        for name, field in names.items():
+            if getattr(made.tcp, field) > 0:
+                attributes[f"spanway.tcp.{name}"] = getattr(made.tcp, field)
+
+
 def took(attributes: dict[str, Any], name: str, duration_ns: int) -> None:
     attributes[name] = max(0, duration_ns // 1000)
 
@@ -115,6 +131,7 @@ def server_span(record: RequestRecord) -> ReadableSpan:
         attributes["user_agent.original"] = clean(record.user_agent, 1024)
     if record.status:
         attributes["http.response.status_code"] = record.status
+    tcp(attributes, record)
     if record.request_body_size:
         attributes["http.request.body.size"] = record.request_body_size
     if record.response_body_size:
@@ -189,6 +206,7 @@ def client_span(record: RequestRecord, attempt: AttemptRecord) -> ReadableSpan:
     if attempt.write_ns:
         attributes["spanway.request.start"] = attempt.request_start
         attributes["spanway.request.end"] = attempt.request_end
+    tcp(attributes, attempt)
     if attempt.first_byte_ns:
         attributes["spanway.response.start"] = attempt.response_start
         attributes["spanway.response.end"] = attempt.response_end

@@ -25,6 +25,7 @@ class Route:
     resource_version: str = "123456"
     path: str = "/api/cart"
     span_name: str = ""
+    host: str = "shop.example"
 
 
 @dataclass
@@ -34,6 +35,23 @@ class Upstream:
     peer_address: str = "10.0.1.9"
     peer_port: int = 8080
     span_attributes: bytes | None = None
+    wire_ends: bytes | None = None
+    tapped: bool = True
+
+
+@dataclass
+class Reading:
+    rtt_us: int = 120
+    min_rtt_us: int = 80
+    retransmitted: int = 1
+    segments: int = 12
+    rwnd_limited_us: int = 4_000
+    sndbuf_limited_us: int = 8_000
+    delivery_rate: int = 11_776_000_000
+
+
+_COUNTS = st.sampled_from([0, 1, 16_383, 16_384, 1 << 28, 1 << 42, (1 << 62) - 1, -1])
+readings = st.none() | st.builds(Reading, *[_COUNTS] * 7)
 
 
 def attempt(**changes: Any) -> AttemptRecord:
@@ -52,6 +70,7 @@ def attempt(**changes: Any) -> AttemptRecord:
         "tls_ns": 0,
         "status": 200,
         "error_type": "",
+        "abandoned": False,
         "resend": 0,
         "reused": True,
         "scheme": "http",
@@ -62,6 +81,7 @@ def attempt(**changes: Any) -> AttemptRecord:
         "request_end": 40_321,
         "response_start": 90_000,
         "response_end": 90_555,
+        "tcp": None,
         **changes,
     }
     for name, value in values.items():
@@ -107,6 +127,7 @@ def record(**changes: Any) -> RequestRecord:
         "request_body_size": 0,
         "response_body_size": 430,
         "attempts": [attempt()],
+        "tcp": None,
         **changes,
     }
     for name, value in values.items():
@@ -159,6 +180,7 @@ def attempts(draw: st.DrawFn, start: int) -> AttemptRecord:
         scheme=draw(st.sampled_from(["http", "https"])),
         host=draw(st.sampled_from(["10.0.1.9", "2001:db8::9", "shop.svc", "b\u00fccher.example"])),
         port=draw(st.integers(1, 65_535)),
+        tcp=draw(readings),
         **phases,
         **values,
     )
@@ -228,6 +250,7 @@ def records(draw: st.DrawFn) -> RequestRecord:
         loop_lag_us=draw(st.sampled_from([0, 5, 16_383, 16_384, 2_000_000])),
         request_body_size=draw(_SIZES),
         response_body_size=draw(_SIZES),
+        tcp=draw(readings),
         attempts=[draw(attempts(start)) for _ in range(draw(st.integers(0, 3)))],
         **stamps,
     )

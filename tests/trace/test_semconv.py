@@ -16,10 +16,10 @@ from opentelemetry.semconv.attributes import (
 
 from proxy.errors import Kind, Side
 from proxy.settings import Tracing
-from proxy.trace import semconv
+from proxy.trace import semconv, semconv_wire
 from proxy.trace.encode import Encoder
 from tests.trace.oracle import parsed
-from tests.trace.records import Route, attempt, record
+from tests.trace.records import Reading, Route, attempt, record
 
 PAGE = Path(__file__).parents[2] / "docs" / "tracing.md"
 STABLE = {
@@ -68,7 +68,7 @@ def test_microseconds_say_so() -> None:
         record(
             attempts=[attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, status=0, error_type="internal")]
         ),
-        record(attempts=[attempt(status=0)], route=Route(uid="")),
+        record(attempts=[attempt(status=0, tcp=Reading())], route=Route(uid=""), tcp=Reading()),
     ],
 )
 def test_spans_have_only_listed_attributes_of_the_listed_type_and_kind(made) -> None:
@@ -83,7 +83,7 @@ def test_spans_have_only_listed_attributes_of_the_listed_type_and_kind(made) -> 
 
 def test_every_listed_attribute_is_written_somewhere() -> None:
     attempts = [
-        attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut"),
+        attempt(queue_ns=1, dns_ns=1, connect_ns=1, tls_ns=1, resend=1, error_type="response_cut", tcp=Reading()),
         attempt(status=0),
     ]
     everything = record(
@@ -93,6 +93,7 @@ def test_every_listed_attribute_is_written_somewhere() -> None:
         method=b"BREW",
         outcome="upgraded",
         error_type="internal",
+        tcp=Reading(),
         attempts=attempts,
     )
     written = [{each.key for each in span.attributes} for span in parsed(Encoder(Tracing()).encode(everything))]
@@ -109,6 +110,17 @@ def test_faults_of_the_client_are_those_of_the_table() -> None:
     assert semconv.FAULT_TEXTS["upstream_reset"] == Kind.UPSTREAM_RESET.text
 
 
+def test_names_of_the_wire() -> None:
+    names = [attribute.name for attribute in semconv_wire.ATTRIBUTES]
+    assert len({*names, *(attribute.name for attribute in semconv.ATTRIBUTES)}) == len(names) + len(semconv.ATTRIBUTES)
+    for attribute in semconv_wire.ATTRIBUTES:
+        assert attribute.spans in ("wire", "place")
+        assert attribute.name == "network.transport" or attribute.name.startswith("spanway.w")
+        assert (attribute.unit == "us") == (".us" in attribute.name)
+    assert semconv_wire.place_us("ovs br0") == "spanway.wire.us.ovs_br0"
+    assert semconv_wire.place_us("Link (px)") == "spanway.wire.us.link_px"
+
+
 # The page
 
 
@@ -119,7 +131,8 @@ def test_the_page_is_current() -> None:
 
 def test_the_page_names_everything() -> None:
     page = PAGE.read_text("utf-8")
-    for name in (*(a.name for a in semconv.ATTRIBUTES), *semconv.OUTCOMES, *(k.label for k in Kind)):
+    attributes = (*semconv.ATTRIBUTES, *semconv_wire.ATTRIBUTES)
+    for name in (*(a.name for a in attributes), *semconv.OUTCOMES, *semconv_wire.VERDICTS, *(k.label for k in Kind)):
         assert f"`{name}`" in page
 
 

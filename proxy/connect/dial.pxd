@@ -1,0 +1,1 @@
+# Nothing here has types of its own: compiled for its calls.

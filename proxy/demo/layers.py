@@ -1,0 +1,180 @@
+"""`spanway demo --layers`: the services in namespaces behind a real Open vSwitch, `spanway wire` beside, one fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+import proxy
+from proxy.admin.columns import DIM
+from proxy.admin.units import duration
+from proxy.demo.lab import faults
+from proxy.demo.lab.commands import LabError
+from proxy.demo.lab.faults import Fault
+from proxy.demo.lab.lab import Lab
+from proxy.demo.lab.plan import Spot
+from proxy.demo.service import SERVICES
+from proxy.demo.summary import Wait
+from proxy.demo.traffic import MIX, Step
+from proxy.errors import SettingsError
+from proxy.settings import Address, Settings
+
+PREFIX: Final = "demo"
+PORT: Final = 8080  # of each service, in a namespace of its own
+SLOW_MS: Final = 40  # by which a link is longer, each way
+LOST: Final = 0.04  # of segments with payload
+SMALL_BUFFER: Final = 16_384  # bytes a service's kernel takes without the service reading
+UPLOAD: Final = 700_000  # bytes of a request's body, below the proxy's limit of 1 MiB
+SLOWEST: Final = 10  # percent of the waits that the closing words are about
+FAULTS: Final[Mapping[str, str]] = {
+    "none": "nothing is wrong",
+    "slow-app": "the service stock stops for 0.3 s now and then",
+    "slow-link": f"the proxy's link to the switch is {SLOW_MS} ms longer each way, now and then",
+    "switch-stall": "Open vSwitch stops for 0.2 s now and then",
+    "loss": f"the proxy's link to the switch loses {LOST:.0%} of the segments",
+    "proxy-stall": "the proxy's worker stops for 0.2 s now and then",
+    "backend-not-reading": "the service cart stops while 700 kB are sent to it, and its kernel takes only 16 kB",
+}
+_BOXES: Final[Mapping[str, tuple[Spot, ...]]] = {"slow-link": ("proxy",), "loss": ("proxy",)}
+_LASTING: Final = {"slow-link": (1.5, 2.5), "loss": (3.0, 4.0), "slow-app": (0.25, 0.35)}
+_SHORT: Final = (0.15, 0.25)
+_APART: Final = (1.0, 2.0)  # seconds without the fault, so that there is a usual to compare with
+
+
+class Layers:
+    """A lab of the demo's services and the process that listens to it; a context manager that removes all of it."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault: Final = fault
+        self.mix: Final = _with_uploads() if fault == "backend-not-reading" else MIX
+        self._lab: Final = Lab(PREFIX, "ovs", tuple(SERVICES), boxes=_BOXES.get(fault, ()), proxy_here=True)
+        self._parent: Final = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"Layers({self.fault}, {self._lab!r})"
+
+    def __enter__(self) -> Self:
+        try:
+            self._lab.__enter__()
+        except LabError as error:
+            raise SettingsError(f"--layers: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if os.getpid() == self._parent:
+            self._lab.close()
+
+    def listener(self, service: str) -> socket.socket:
+        """A service's listening socket, in its namespace; the service itself sends its spans from this one."""
+        listener = self._lab.listener(service, PORT)
+        if self.fault == "backend-not-reading":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        return listener
+
+    def wire(self, settings: Settings) -> Settings:
+        """Start `spanway wire`; the settings with which the proxy finds it, and it the proxy's receiver."""
+        admin = settings.admin or Address("127.0.0.1", 0)
+        if _taken(admin):
+            with socket.create_server((admin.host, 0), family=_family(admin)) as probe:
+                admin = Address(admin.host, probe.getsockname()[1])
+        path = self._lab.state.directory / "wire.sock"
+        host = f"[{admin.host}]" if ":" in admin.host else admin.host
+        run_directory = str(self._lab.switch.run_directory) if self._lab.switch else ""
+        argv = [sys.executable, "-m", "proxy", "wire", "--socket", str(path), "--admin", "off"]
+        argv += ["--otlp", f"http://{host}:{admin.port}", "--otlp-protocol", "http/protobuf"]
+        environ = {"OVS_RUNDIR": run_directory, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
+        self._lab.state.start("wire", argv, environ=environ)
+        return settings.replace(admin=admin, wire=replace(settings.wire, socket=str(path)))
+
+    async def faults(self, services: Mapping[str, int]) -> None:
+        """Turn the fault on and off until cancelled. ``services``: their process ids."""
+        fault = self._fault(services)
+        if fault is None:
+            await asyncio.Event().wait()
+            return
+        stop = threading.Event()
+        lasting = _LASTING.get(self.fault, _SHORT)
+        episodes = asyncio.create_task(
+            asyncio.to_thread(fault.episodes, 1_000_000, lasting_s=lasting, apart_s=_APART, stop=stop.wait)
+        )
+        try:
+            await asyncio.shield(episodes)
+        finally:
+            stop.set()
+            with contextlib.suppress(LabError):
+                await episodes
+
+    def _fault(self, services: Mapping[str, int]) -> Fault | None:
+        make: Mapping[str, Callable[[], Fault]] = {
+            "slow-app": lambda: faults.stall((services["stock"],), "backend"),
+            "slow-link": lambda: faults.delay(self._lab, "proxy", SLOW_MS * 1000),
+            "switch-stall": lambda: faults.switch_stall(self._lab),
+            "loss": lambda: faults.loss(self._lab, "proxy", LOST),
+            "proxy-stall": lambda: faults.stall(_workers(self._parent, self._lab.state.pids), "proxy"),
+            "backend-not-reading": lambda: faults.stall((services["cart"],), "backend"),
+        }
+        return make[self.fault]() if self.fault in make else None
+
+    def opening(self) -> RenderableType:
+        """What lies between the proxy and its services, and what is wrong with it."""
+        bridge = self._lab.plan.bridges[0]
+        addresses = ", ".join(f"{pod.name} {pod.address}" for pod in self._lab.plan.backends)
+        return Group(
+            Text(f"Between the proxy and them: a link, Open vSwitch's bridge {bridge}, and a namespace each.", "bold"),
+            Text(f"  behind it  {addresses}"),
+            Text(f"  fault      {self.fault}: {FAULTS[self.fault]}"),
+            "",
+        )
+
+    def closing(self, waits: Iterable[Wait]) -> RenderableType:
+        """Who was to blame for the longest waits, as `spanway wire` has judged them."""
+        known = sorted(waits, reverse=True)
+        if not known:
+            words = self._lab.state.words("wire")
+            return Text(f"  the wire   divided no wait{': ' + words if words else ''}", DIM)
+        longest = known[: max(1, len(known) * SLOWEST // 100)]
+        blamed = Counter(wait.verdict for wait in longest).most_common()
+        told = ", ".join(f"{verdict} ({number} of {len(longest)})" for verdict, number in blamed)
+        return Group(
+            Text(f"  the wire   divided {len(known)} waits; the longest took {duration(known[0].ns)}"),
+            Text(f"  to blame   for the longest {len(longest)}: {told}", "bold"),
+            Text(f"  the fault  was {self.fault}: {FAULTS[self.fault]}", DIM),
+        )
+
+
+def _with_uploads() -> tuple[Step, ...]:
+    """The mix with a long upload to the cart between any two steps."""
+    upload = Step("POST", "/api/cart/ada/items", {"item": "teapot", "quantity": 1, "note": "x" * UPLOAD})
+    return tuple(each for step in MIX for each in (step, upload))
+
+
+def _workers(parent: int, others: Iterable[int]) -> tuple[int, ...]:
+    """The proxy's workers: children of ``parent`` that are neither this process nor ``others``."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
+    return tuple(pid for pid in map(int, children) if pid != os.getpid() and pid not in set(others))
+
+
+def _taken(address: Address) -> bool:
+    if address.port == 0:
+        return True
+    try:
+        socket.create_server((address.host, address.port), family=_family(address)).close()
+    except OSError:
+        return True
+    return False
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -1,0 +1,211 @@
+"""The joiner: packets of several taps and the attempts they belong to, brought together. Bounded in every direction."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, deque
+from typing import Final, NamedTuple
+
+from proxy.layers.anchor import Anchor, Anchors
+from proxy.layers.packet import RECORD, SYN, Flows, Packets
+from proxy.layers.split import MOST_TAPS, Layout, Missing, Reason, Split, split
+from proxy.layers.stream import WIDTH, Track, View, view
+from proxy.trace.handover import TUNNEL, Record
+
+AFTER_NS: Final = 60_000_000
+"""How long after an attempt's end its packets have come: a ring hands over its blocks every 20 ms."""
+
+BYTES: Final = 64 << 20
+"""Bytes of packets that are kept, by default."""
+
+IDLE_NS: Final = 900_000_000_000
+"""A connection without packets for so long is forgotten, with where its streams began."""
+
+_LATE_NS: Final = 50_000_000  # copies that were still on their way when the response was read
+_DROPS: Final = 64  # spans of time in which a ring dropped packets, remembered per tap
+_KEY: Final = struct.Struct("<qI14xB13x")  # of packet.RECORD: ts_ns, flow, flags
+_MODULO: Final = 0xFFFF_FFFF
+assert _KEY.size == RECORD.size == WIDTH  # noqa: S101 - three views of one layout
+
+
+class _Flow:
+    __slots__ = ("anchors", "tracks")
+
+    def __init__(self) -> None:
+        self.anchors = Anchors()
+        self.tracks: list[Track | None] = [None] * MOST_TAPS
+
+
+class _Drops(NamedTuple):
+    since_ns: int
+    until_ns: int
+
+
+class Joiner:
+    """Feed it packets in order of time per tap, and ask for attempts `AFTER_NS` after their end.
+
+    ``flows`` is the table the packets were parsed with; the joiner forgets its connections. ``bytes_kept`` bounds what
+    is kept of packets. ``counts``: how many attempts were joined by each anchor (``syn``, ``vote``), and how many were
+    not, by reason.
+    """
+
+    __slots__ = ("_bytes_kept", "_drops", "_floor_ns", "_flows", "_known", "_packets", "counts")
+
+    def __init__(self, flows: Flows, *, bytes_kept: int = BYTES) -> None:
+        self._flows = flows
+        self._known: dict[int, _Flow] = {}
+        self._bytes_kept = bytes_kept
+        self._packets = 0
+        self._floor_ns = 0
+        self._drops: list[deque[_Drops]] = [deque(maxlen=_DROPS) for _ in range(MOST_TAPS)]
+        self.counts: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"Joiner({len(self._known)} connections, {self._packets} packets)"
+
+    def __len__(self) -> int:
+        """Packets that are kept."""
+        return self._packets
+
+    def feed(self, tap: int, packets: Packets) -> None:
+        """Take in what one tap (its slot, 0..7) saw. Copies what it keeps."""
+        known = self._known
+        data = bytes(packets.data)
+        at = 0
+        for ts_ns, number, flags in _KEY.iter_unpack(data):
+            flow = known.get(number)
+            if flow is None:
+                flow = known[number] = _Flow()
+            track = flow.tracks[tap]
+            if track is None:
+                track = flow.tracks[tap] = Track()
+            track.add(ts_ns, data[at : at + WIDTH])
+            if flags & SYN:
+                _, _, seq, ack, _, _, _, _, direction, _, _, _, _ = RECORD.unpack_from(data, at)
+                flow.anchors.syn(ts_ns, direction, seq, ack, flags)
+            at += WIDTH
+        self._packets += at // WIDTH
+        if self._packets * WIDTH > self._bytes_kept:
+            self._shrink()
+
+    def dropped(self, tap: int, since_ns: int, until_ns: int) -> None:
+        """A tap's ring had no room for some packets within this time."""
+        self._drops[tap].append(_Drops(since_ns, until_ns))
+
+    def closed(self, tap: int) -> None:
+        """A tap is no more; its slot may be another's from now on."""
+        self._drops[tap].clear()
+        for flow in self._known.values():
+            track, flow.tracks[tap] = flow.tracks[tap], None
+            if track is not None:
+                self._packets -= len(track)
+
+    def forget(self, before_ns: int) -> None:
+        """Drop packets stamped before ``before_ns``, and connections that have been idle for `IDLE_NS` by then."""
+        self._floor_ns = max(self._floor_ns, before_ns)
+        left = 0
+        for flow in self._known.values():
+            for track in flow.tracks:
+                if track is not None:
+                    track.forget(before_ns)
+                    left += len(track)
+        for number in self._flows.forget(before_ns - IDLE_NS):
+            gone = self._known.pop(number, None)
+            if gone is not None:
+                left -= sum(len(track) for track in gone.tracks if track is not None)
+        self._packets = left
+
+    def join(self, record: Record, layout: Layout) -> Split | Missing:
+        """An attempt's split over the taps of ``layout``. Never raises for what a record says."""
+        found = self._join(record, layout)
+        self.counts[found.reason if isinstance(found, Missing) else found.anchor] += 1
+        return found
+
+    def _join(self, record: Record, layout: Layout) -> Split | Missing:
+        if record.flags & TUNNEL:
+            return Missing("tunnel")
+        if not _plausible(record):
+            return Missing("record")
+        if record.write_ns < self._floor_ns:
+            return Missing("too-long", "its packets have been forgotten")
+        place = self._flows.find(record.local, record.local_port, record.peer, record.peer_port)
+        flow = self._known.get(place[0]) if place is not None else None
+        if place is None or flow is None:
+            return Missing("no-packets", "connection not seen")
+        incomplete = any(
+            since_ns <= record.end_ns and until_ns >= record.write_ns
+            for tap in layout.taps
+            for since_ns, until_ns in self._drops[tap]
+        )
+        windows: list[bytes] = []
+        for tap in layout.taps:
+            track = flow.tracks[tap]
+            if track is not None and record.write_ns < track.floor_ns:
+                return Missing("too-long", f"tap {tap} keeps no more packets of a connection")
+            windows.append(b"" if track is None else track.window(record.write_ns, record.end_ns))
+        anchor = flow.anchors.at(record.write_ns)
+        found = self._split(record, layout, windows, place, anchor)
+        if isinstance(found, Missing) or found.anchor == "vote":
+            proposed = _proposed(record, windows, place[1])
+            if proposed is not None:
+                flow.anchors.vote(record.write_ns, proposed)
+                elected = flow.anchors.at(record.write_ns)
+                if elected != anchor and isinstance(found, Missing):
+                    found = self._split(record, layout, windows, place, elected)
+            elif not any(windows):
+                found = Missing("no-packets", "none within the attempt")
+        if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
+            return Missing("ring-drops", f"{found.reason} {found.detail}")
+        return found._replace(incomplete=incomplete) if incomplete and isinstance(found, Split) else found
+
+    def _split(
+        self, record: Record, layout: Layout, windows: list[bytes], place: tuple[int, int], anchor: Anchor | None
+    ) -> Split | Missing:
+        if anchor is None:
+            return Missing("no-anchor")
+        views = _views(record, windows, place[1], anchor)
+        request, response = record.request_end - record.request_start, record.response_end - record.response_start
+        if any(one.up.carried != request or one.down.carried != response for one in views):
+            # Copies that were sent at one tap must have had the time to come to the next.
+            until_ns = record.end_ns + _LATE_NS
+            late = [self._known[place[0]].tracks[tap] for tap in layout.taps]
+            windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
+            views = _views(record, windows, place[1], anchor)
+        return split(record, layout, views, anchor.source)
+
+    def _shrink(self) -> None:
+        """Forget the older half of the time that is kept, until there is room."""
+        while self._packets * WIDTH > self._bytes_kept:
+            kept = [track.times for flow in self._known.values() for track in flow.tracks if track]
+            first, last = min(times[0] for times in kept), max(times[-1] for times in kept)
+            self.forget((first + last) // 2 + 1)
+
+
+_BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})
+
+
+def _plausible(record: Record) -> bool:
+    answered = record.response_start < record.response_end
+    return (
+        0 < record.write_ns <= record.end_ns
+        and record.request_start < record.request_end
+        and record.response_start <= record.response_end
+        and (not answered or record.write_ns <= record.first_byte_ns <= record.end_ns)
+    )
+
+
+def _views(record: Record, windows: list[bytes], up: int, anchor: Anchor) -> list[View]:
+    starts = (anchor.starts[up], anchor.starts[1 - up])
+    request, response = (record.request_start, record.request_end), (record.response_start, record.response_end)
+    return [view(rows, up, starts, request, response) for rows in windows]
+
+
+def _proposed(record: Record, windows: list[bytes], up: int) -> tuple[int, int] | None:
+    """Where an attempt says that the streams begin: its first packet with data is the request's first, and tells how
+    much the proxy has received before. By direction of the flow; None where no tap saw one."""
+    for rows in windows:
+        for _, _, seq, ack, length, _, flags, _, direction, _, _, _, _ in RECORD.iter_unpack(rows):
+            if direction == up and length and not flags & SYN:
+                sent, received = (seq - record.request_start - 1) & _MODULO, (ack - record.response_start - 1) & _MODULO
+                return (received, sent) if up else (sent, received)
+    return None

@@ -1,0 +1,188 @@
+"""Records and packets until they meet: what waits, what is due, and what becomes of it.
+
+A record waits until every packet of its attempt is out of the rings' open blocks, is joined once, judged against what
+its route usually takes, and leaves as spans, or as a count by the reason why not. No guess, and no second try.
+"""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy.layers.baseline import Baseline
+from proxy.layers.join import AFTER_NS, Joiner
+from proxy.layers.packet import Flows, Packets, parse
+from proxy.layers.spans import encode
+from proxy.layers.split import Layout, Missing
+from proxy.layers.verdict import judge
+
+if TYPE_CHECKING:
+    from proxy.layers.otlp import Value
+    from proxy.layers.tally import Tally
+    from proxy.layers.ways import Way
+    from proxy.trace.handover import Record
+
+WAIT_NS: Final = AFTER_NS
+"""From an attempt's end until it is tried."""
+MOST: Final = 8192
+"""Records that wait; later ones are dropped, and counted. Some 4 MB."""
+KEPT_NS: Final = 30_000_000_000
+"""Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
+UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
+_PEERS: Final = 1024  # of which that is counted
+NO_TAP: Final = "no-tap"
+"""Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
+
+
+class Resolved(NamedTuple):
+    """The slots of the taps that a connection passes, its way, and since when all of them listen (Unix nanoseconds)."""
+
+    slots: tuple[int, ...]
+    way: Way
+    since_ns: int
+
+
+Resolve = Callable[["Record"], Resolved | None]
+"""The taps that a record's connection passes; None as long as they are not known. Never waits."""
+Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
+"""What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
+
+
+class _Waiting(NamedTuple):
+    due_ns: int
+    number: int  # of its arrival, so that records are never compared
+    record: Record
+
+
+class Joining:
+    """The joiner and its queue.
+
+    ``resolve`` and ``describe``: see there. ``offer`` takes encoded spans and their number, ``complain`` what somebody
+    should know.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        resolve: Resolve,
+        offer: Callable[[bytes, int], None],
+        complain: Callable[[str], None],
+        describe: Describe | None = None,
+    ) -> None:
+        self._tally: Final = tally
+        self._resolve: Final = resolve
+        self._offer: Final = offer
+        self._complain: Final = complain
+        self._describe: Final = describe
+        self._flows: Final = Flows()
+        self._packets: Final = Packets()
+        self._joiner: Final = Joiner(self._flows)
+        self._baseline: Final = Baseline()
+        self._layouts: dict[tuple[tuple[int, ...], tuple[str, ...]], Layout] = {}
+        self._waiting: list[_Waiting] = []
+        self._arrived = 0
+        self._unseen: Counter[bytes] = Counter()  # by the backend's address
+
+    def __repr__(self) -> str:
+        return f"Joining({len(self._waiting)} waiting, {self._joiner!r})"
+
+    @property
+    def pending(self) -> int:
+        """Records that wait."""
+        return len(self._waiting)
+
+    def hear(self, slot: int, block: memoryview) -> None:
+        """A block of a tap's ring."""
+        packets = self._packets
+        if parse(block, self._flows, packets):
+            self._joiner.feed(slot, packets)
+            packets.clear()
+
+    def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
+        """A tap's ring had no room within this time."""
+        self._joiner.dropped(slot, since_ns, until_ns)
+
+    def closed(self, slot: int) -> None:
+        """A tap is no more."""
+        self._joiner.closed(slot)
+
+    def add(self, record: Record) -> None:
+        """A record that has arrived."""
+        # So that it is known when the record is due, and listened to for the next one.
+        resolved = self._resolve(record)
+        if self._describe is not None and resolved is not None:
+            self._describe(record, resolved.way)
+        if len(self._waiting) >= MOST:
+            self._tally.dropped += 1
+            return
+        self._arrived += 1
+        heapq.heappush(self._waiting, _Waiting(record.end_ns + WAIT_NS, self._arrived, record))
+
+    def due(self, now_ns: int) -> bool:
+        """Whether anything is to be joined by now."""
+        return bool(self._waiting) and self._waiting[0].due_ns <= now_ns
+
+    def step(self, now_ns: int, seconds: float) -> None:
+        """Join what is due, for so long at most; its packets must have been heard."""
+        begun = time.thread_time_ns()
+        limit = time.monotonic() + seconds
+        while self.due(now_ns):
+            self._one(heapq.heappop(self._waiting).record)
+            if time.monotonic() >= limit:
+                break
+        self._tally.join_ns += time.thread_time_ns() - begun
+
+    def _one(self, record: Record) -> None:
+        tally = self._tally
+        resolved = self._resolve(record)
+        if resolved is None:
+            tally.missing[NO_TAP] += 1
+            return
+        slots, way, since_ns = resolved
+        found = self._joiner.join(record, self._layout(slots, way))
+        if isinstance(found, Missing):
+            late = found.reason == "no-packets" and record.write_ns < since_ns
+            tally.missing[NO_TAP if late else found.reason] += 1
+            if found.reason == "no-packets" and not late:
+                self._not_seen(record, way)
+            return
+        self._unseen.pop(record.peer, None)
+        verdict = judge(found, self._baseline.usual(record.route))
+        self._baseline.add(record.route, record.end_ns, verdict.places)
+        tally.joined += 1
+        tally.incomplete += found.incomplete
+        tally.verdicts[verdict.verdict] += 1
+        described = None if self._describe is None else self._describe(record, way)
+        blob, spans = encode(record, found, verdict, way, described)
+        tally.spans += spans
+        self._offer(blob, spans)
+
+    def _layout(self, slots: tuple[int, ...], way: Way) -> Layout:
+        key = (slots, way.between)
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _PEERS:
+                self._layouts.clear()
+            layout = self._layouts[key] = Layout(slots, way.between)
+        return layout
+
+    def _not_seen(self, record: Record, way: Way) -> None:
+        """Say so where a whole row of connections to a backend was not seen at all."""
+        if len(self._unseen) >= _PEERS:
+            self._unseen.clear()
+        self._unseen[record.peer] += 1
+        if self._unseen[record.peer] % UNSEEN == 0:
+            address = ipaddress.IPv6Address(record.peer)
+            names = ", ".join(interface.name for interface in way.interfaces)
+            self._complain(
+                f"connections to {address.ipv4_mapped or address} are not seen on {names}: either they take another "
+                "way, or their addresses are changed on it (NAT; a Service's ClusterIP instead of its endpoints)"
+            )
+
+    def forget(self, now_ns: int) -> None:
+        """Drop packets that no attempt can need any more."""
+        self._joiner.forget(now_ns - KEPT_NS)

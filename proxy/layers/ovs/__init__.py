@@ -1,0 +1,1 @@
+"""Open vSwitch asked about itself: its database, its forwarding daemon, the flows and addresses it knows."""

@@ -1,0 +1,335 @@
+"""The process `spanway wire`: records in, packets in, spans out, on one event loop.
+
+    proxy --(records, unix datagrams)--> Inbox --> Joining --> Exporter --(OTLP)--> collector
+    interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
+
+A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks.
+Nothing here waits for anything but the collector, and for that only in the exporter's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proxy import __version__
+from proxy.errors import SettingsError
+from proxy.layers.inbox import Inbox
+from proxy.layers.joining import WAIT_NS, Joining, Resolved
+from proxy.layers.pages import Pages
+from proxy.layers.ring import NoInterface, TapError
+from proxy.layers.select import MOST_PEERS, program
+from proxy.layers.switching import Switching
+from proxy.layers.tally import Tally, expose
+from proxy.layers.taps import Taps
+from proxy.layers.ways import Fixed, Ways
+from proxy.trace import resource
+from proxy.trace.export import Exporter
+from proxy.trace.handover import records
+from proxy.trace.semconv import SCHEMA_URL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proxy.layers.find import OpenVSwitch
+    from proxy.layers.ways import Look, Way
+    from proxy.settings import Address, Tracing
+    from proxy.settings_wire import PortRange
+    from proxy.trace.handover import Record
+    from proxy.trace.transport import Transport
+
+log: Final = logging.getLogger(__name__)
+
+STEP: Final = 0.02  # seconds between two looks at what is due
+SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
+TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
+LOOK: Final = 5.0  # seconds between two clearances of old packets
+READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
+STATUS: Final = 10.0  # seconds between two lines about what goes on
+LEAVE: Final = 5.0  # seconds for the last spans
+DATAGRAMS: Final = 256  # read at a time
+REPEAT: Final = 60.0  # seconds until the same complaint is made again
+NARROW: Final = 8  # times as many records of the proxy's ports as of others, before only those are listened to again
+MOST_COMPLAINTS: Final = 64  # remembered
+
+
+class Plan(NamedTuple):
+    """What `spanway wire` is to do.
+
+    ``ports`` are the local ports of the proxy's connections that packets are taken of, None for any; with ``widen``
+    further ones as the proxy tells of them. ``admin`` None is no listener; ``switch`` is the node's Open
+    vSwitch, if it has one.
+    """
+
+    socket: Path
+    ports: PortRange | None
+    widen: bool
+    look: Look
+    tracing: Tracing
+    transport: Transport | None
+    admin: Address | None
+    switch: OpenVSwitch | None = None
+
+
+class Service:
+    """One running `spanway wire`. Raises `SettingsError` where its socket cannot be had."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan: Final = plan
+        self._tally: Final = Tally()
+        self._exporter: Final = Exporter(
+            plan.tracing,
+            plan.transport,
+            resource=resource.encode(resource.build(plan.tracing, version=__version__)),
+            scope=resource.encode_scope(__version__),
+            schema_url=SCHEMA_URL,
+        )
+        self._inbox: Final = Inbox(plan.socket)
+        self._ways: Final = Ways(plan.look, self._open, self._complain)
+        self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complain)
+        describe = None if self._switching is None else self._switching.describe
+        self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, describe)
+        self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
+        self._inside = self._outside = 0  # records lately, by their local port
+        ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
+        self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
+        self._stopping: Final = asyncio.Event()
+        self._said: dict[str, int] = {}
+        self._complaints: dict[str, float] = {}
+        self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
+        self._counted_ns = time.time_ns()  # when rings were last asked for their drops
+        self._code = 0
+
+    def __repr__(self) -> str:
+        return f"Service({self._inbox!r}, {self._taps!r}, {self._joining!r})"
+
+    async def run(self) -> int:
+        """Work until SIGTERM or SIGINT; the exit code. Raises `SettingsError` for an admin address that is taken."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        pages = None
+        try:
+            if self._plan.admin is not None:
+                pages = Pages(self._plan.admin, self.reasons, self.metrics)
+                say(f"admin http://{await pages.start()}")
+            self._exporter.start()
+            loop.add_reader(self._inbox.fileno(), self._receive)
+            if isinstance(self._plan.look, Fixed):
+                for way in self._plan.look.every():
+                    self._open(way)
+            say(f"wire  {self._plan.socket}")
+            ticking = loop.create_task(self._tick())
+            housekeeping = loop.create_task(self._keep_house())
+            await self._stopping.wait()
+            ticking.cancel()
+            housekeeping.cancel()
+            await self._finish(loop)
+        finally:
+            if pages is not None:
+                await pages.stop()
+            if self._inbox.fileno() >= 0:
+                loop.remove_reader(self._inbox.fileno())  # before it is closed: libuv ends a process that does not
+                self._inbox.close()
+            self._taps.close_all()
+        return self._code
+
+    async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Join what is due soon, and send what there is."""
+        loop.remove_reader(self._inbox.fileno())
+        self._receive()
+        self._inbox.close()  # from now on the proxy knows that nobody listens
+        deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
+        while self._joining.pending and loop.time() < deadline:
+            self._hear()
+            self._joining.step(time.time_ns(), SLICE)
+            await asyncio.sleep(STEP if self._joining.pending else 0)
+        self._ways.close()
+        if self._switching is not None:
+            self._switching.close()
+        if not await asyncio.to_thread(self._exporter.close, LEAVE):
+            say("the collector has not taken the last spans; they are lost")
+        self._status()
+
+    # Records and packets
+
+    def _receive(self) -> None:
+        """Take in records."""
+        tally = self._tally
+        for datagram in self._inbox.receive(DATAGRAMS):
+            try:
+                for record in records(datagram):
+                    tally.received += 1
+                    self._take(record)
+            except ValueError as problem:
+                tally.malformed += 1
+                self._complain(f"a datagram was no record: {problem}")
+
+    def _take(self, record: Record) -> None:
+        ports = self._plan.ports
+        if ports is not None and ports.holds(record.local_port):
+            self._inside += 1
+        elif ports is not None and not self._widened(record):
+            self._tally.missing["port"] += 1
+            if not self._plan.widen:
+                self._complain(
+                    f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: "
+                    "their packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
+                )
+            return
+        self._joining.add(record)
+
+    def _resolve(self, record: Record) -> Resolved | None:
+        """The taps that a connection passes, opened where they are not yet, and its way."""
+        now = asyncio.get_running_loop().time()
+        way = self._ways.of(_address(record.local), _address(record.peer), now)
+        slots = () if way is None else self._open(way)
+        return Resolved(slots, way, self._taps.since_ns(slots)) if way is not None and slots else None
+
+    def _widened(self, record: Record) -> bool:
+        """Whether packets to this backend are taken whatever the local port, from now on at the latest.
+
+        The proxy keeps to its ports only for what is sampled among much else; where everything is, any port is used.
+        A connection that is older than the proxy's knowledge of us is no reason to look at all others.
+        """
+        if not self._plan.widen:
+            return False
+        self._outside += 1
+        if not self._peers and self._outside <= self._inside:
+            return False
+        if record.peer_port not in self._peers:
+            self._peers.add(record.peer_port)
+            self._taps.select(program(None, self._peers if len(self._peers) <= MOST_PEERS else ()))
+        return True
+
+    def _narrow(self) -> None:
+        """Go back to the proxy's ports once it keeps to them; what is long ago counts less and less."""
+        if self._peers and self._plan.ports is not None and NARROW * self._outside < self._inside:
+            self._peers.clear()
+            self._taps.select(program((self._plan.ports.low, self._plan.ports.high)))
+        self._inside, self._outside = self._inside // 2, self._outside // 2
+
+    def _open(self, way: Way) -> tuple[int, ...]:
+        """The taps of a way; none where one of them cannot be had."""
+        try:
+            slots = self._taps.use(way.interfaces, asyncio.get_running_loop().time())
+        except TapError as problem:
+            self._trouble["taps"] = str(problem)
+            self._complain(str(problem))
+            if isinstance(problem, NoInterface):
+                for interface in way.interfaces:
+                    self._ways.forget(interface.name)
+            return ()
+        self._trouble.pop("taps", None)
+        return slots
+
+    def _gone(self, slot: int, name: str) -> None:
+        """A tap is closed."""
+        self._joining.closed(slot)
+        self._ways.forget(name)
+
+    # Now and then
+
+    async def _tick(self) -> None:
+        """Join what is due, in slices."""
+        while True:
+            if self._joining.due(time.time_ns()):
+                self._hear()
+                self._joining.step(time.time_ns(), SLICE)
+            await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
+
+    def _hear(self) -> None:
+        """Take in every packet that there is, and what was lost: before the records of that time, always."""
+        self._taps.drain()
+        now_ns = time.time_ns()
+        for slot, name, packets, drops in self._taps.statistics():
+            self._tally.packets[name] += packets
+            if drops:
+                self._tally.drops[name] += drops
+                self._joining.dropped(slot, self._counted_ns, now_ns)
+        self._counted_ns = now_ns
+
+    async def _keep_house(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_status = next_look = next_read = loop.time()
+        while True:
+            await asyncio.sleep(TICK)
+            now = loop.time()
+            self._exporter.tick(now)
+            self._look_after()
+            if now >= next_look:
+                next_look = now + LOOK
+                self._joining.forget(time.time_ns())
+                self._narrow()
+            if self._switching is not None and now >= next_read:
+                next_read = now + READ
+                self._switching.read()
+            if now >= next_status:
+                next_status = now + STATUS
+                self._status()
+
+    def _look_after(self) -> None:
+        """Counters of rings, taps that nobody needs, old packets, the socket's file."""
+        self._hear()
+        self._taps.sweep(asyncio.get_running_loop().time())
+        state = self._inbox.state()
+        if state == "gone":
+            asyncio.get_running_loop().remove_reader(self._inbox.fileno())
+            with contextlib.suppress(SettingsError):
+                self._inbox.renew()
+                say(f"'{self._plan.socket}' had been removed, and is there again")
+            asyncio.get_running_loop().add_reader(self._inbox.fileno(), self._receive)
+        elif state == "taken":
+            say(f"another process has taken '{self._plan.socket}' over; this one ends")
+            self._code = 1
+            self._stopping.set()
+
+    def _status(self) -> None:
+        line, self._said = self._tally.line(self._said)
+        if line:
+            say(line)
+
+    def _complain(self, text: str) -> None:
+        """Say it, but the same thing only once a minute."""
+        now = time.monotonic()
+        if now >= self._complaints.get(text, 0.0):
+            if len(self._complaints) >= MOST_COMPLAINTS:
+                self._complaints.clear()
+            self._complaints[text] = now + REPEAT
+            say(text)
+
+    # Pages
+
+    def reasons(self) -> tuple[str, ...]:
+        """Why nothing can be joined now, one sentence each."""
+        stopping = ("the process is ending",) if self._stopping.is_set() else ()
+        return (*stopping, *self._trouble.values())
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The page /metrics."""
+        return expose(
+            self._tally,
+            self._exporter.counters(),
+            rings=len(self._taps),
+            pending=self._joining.pending,
+            ready=not self.reasons(),
+            switch=() if self._switching is None else self._switching.samples,
+        )
+
+
+def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.IPv6Address(packed)
+    return address.ipv4_mapped or address
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
+    sys.stderr.flush()

@@ -1,0 +1,201 @@
+"""Records and packets until they meet: the queue, what becomes of each record, and its spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+
+from proxy.layers import joining, otlp, spans
+from proxy.layers.find import Interface
+from proxy.layers.joining import NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
+from proxy.layers.packet import Packets
+from proxy.layers.spans import duration
+from proxy.layers.tally import Tally
+from proxy.layers.ways import Way
+from proxy.trace.handover import Record
+from tests.layers.path import MS, US, Ask, Hop, Net
+
+WAY = Way((Interface("veth-px", 7), Interface("veth-app", 9)), ("ovs br0",))
+
+
+class Bench:
+    """A joining with two taps on a simulated path."""
+
+    def __init__(self, described: Mapping[str, otlp.Value] | None = None) -> None:
+        self.tally = Tally()
+        self.blobs: list[tuple[bytes, int]] = []
+        self.said: list[str] = []
+        self.way: Resolved | None = Resolved((0, 1), WAY, 0)
+        self.joining = Joining(
+            self.tally,
+            lambda record: self.way,
+            lambda blob, number: self.blobs.append((blob, number)),
+            self.said.append,
+            None if described is None else lambda record, way: described,
+        )
+
+    def hear(self, net: Net) -> None:
+        for tap in range(len(net.taps)):
+            packets: Packets = net.packets(self.joining._flows, tap)
+            self.joining._joiner.feed(tap, packets)
+
+    def spans(self) -> list[Span]:
+        found = [span for blob, _ in self.blobs for span in ScopeSpans.FromString(blob).spans]
+        assert len(found) == sum(number for _, number in self.blobs) == self.tally.spans
+        return found
+
+
+def run(*asks: Ask, hops: list[Hop] | None = None) -> tuple[Net, list[Record]]:
+    net = Net(hops or [Hop(), Hop(), Hop()])
+    return net, net.run(list(asks))
+
+
+def attributes(span: Span) -> dict[str, object]:
+    return {item.key: getattr(item.value, str(item.value.WhichOneof("value"))) for item in span.attributes}
+
+
+def test_a_record_waits_for_its_packets_and_becomes_spans_once() -> None:
+    bench = Bench()
+    net, (record,) = run(Ask(think=5 * MS))
+    bench.joining.add(record)
+    assert not bench.joining.due(record.end_ns + WAIT_NS - 1)
+    bench.joining.step(record.end_ns + WAIT_NS - 1, 1.0)
+    assert bench.joining.pending == 1
+    bench.hear(net)
+    assert bench.joining.due(record.end_ns + WAIT_NS)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined, dict(bench.tally.missing)) == (0, 1, {})
+    wire, *children = bench.spans()
+    assert (wire.name, wire.kind, wire.trace_id) == ("wire", Span.SPAN_KIND_INTERNAL, record.trace_id)
+    assert wire.parent_span_id == record.span_id
+    assert wire.span_id == otlp.span_id(record.trace_id, record.span_id)
+    assert (wire.start_time_unix_nano, wire.end_time_unix_nano) == (record.write_ns, record.end_ns)
+    told = attributes(wire)
+    assert told["spanway.wait.verdict"] == "application"
+    assert told["spanway.wire.taps"] == "veth-px, veth-app"
+    assert told["spanway.wire.anchor"] == "syn"
+    assert told["spanway.wire.bytes"] == 800
+    assert str(told["spanway.wire.split"]).startswith("proxy send ")
+    assert 5000 <= int(str(told["spanway.wire.us.backend"])) < 6000
+    (backend,) = children
+    assert (backend.name, backend.parent_span_id) == ("backend", wire.span_id)
+    assert attributes(backend)["spanway.wire.place"] == "backend"
+    assert backend.span_id == otlp.span_id(record.trace_id, record.span_id, "backend", "")
+
+
+def test_places_that_mattered_have_spans_and_others_have_none() -> None:
+    bench = Bench()
+    net, (record,) = run(Ask(think=50 * US), hops=[Hop(), Hop(delay=4 * MS), Hop()])
+    bench.hear(net)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    wire, *children = bench.spans()
+    assert [(child.name, attributes(child)["spanway.wire.direction"]) for child in children] == [
+        ("ovs br0 >", "request"),
+        ("ovs br0 <", "response"),
+    ]
+    assert len({span.span_id for span in (wire, *children)}) == 3
+    assert attributes(wire)["spanway.wait.verdict"] == "switch"
+    for child in children:
+        assert wire.start_time_unix_nano <= child.start_time_unix_nano
+        assert child.end_time_unix_nano <= wire.end_time_unix_nano
+        assert 4000 <= int(str(attributes(child)["spanway.wire.time.us"])) < 4100
+
+
+def test_what_the_switch_says_is_on_the_span() -> None:
+    bench = Bench({"spanway.wire.ovs.bridge": "br0"})
+    net, (record,) = run(Ask())
+    bench.hear(net)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert attributes(bench.spans()[0])["spanway.wire.ovs.bridge"] == "br0"
+
+
+def test_each_record_ends_in_one_count() -> None:
+    bench = Bench()
+    net, records = run(*[Ask()] * 4)
+    bench.hear(net)
+    bench.way = None
+    bench.joining.add(records[0])
+    bench.joining.step(records[0].end_ns + WAIT_NS, 1.0)
+    bench.way = Resolved((0, 1), WAY, 0)
+    bench.joining.add(records[1])
+    bench.joining.add(records[2]._replace(local_port=1))
+    bench.joining.add(records[3]._replace(flags=8))
+    bench.joining.step(records[3].end_ns + WAIT_NS, 1.0)
+    assert bench.tally.joined == 1
+    assert dict(bench.tally.missing) == {NO_TAP: 1, "no-packets": 1, "tunnel": 1}
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "MOST", 3)
+    bench = Bench()
+    net, records = run(*[Ask()] * 5)
+    bench.hear(net)
+    for record in reversed(records):
+        bench.joining.add(record)
+    assert (bench.joining.pending, bench.tally.dropped) == (3, 2)
+    bench.joining.step(records[-1].end_ns + WAIT_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (0, 3)
+
+
+def test_a_slice_ends_in_time_and_the_rest_follows() -> None:
+    bench = Bench()
+    net, records = run(*[Ask()] * 5)
+    bench.hear(net)
+    for record in records:
+        bench.joining.add(record)
+    now = records[-1].end_ns + WAIT_NS
+    bench.joining.step(now, 0.0)
+    assert bench.tally.joined == 1
+    while bench.joining.due(now):
+        bench.joining.step(now, 0.0)
+    assert bench.tally.joined == 5
+
+
+def test_connections_that_no_tap_sees_are_told_of_once_in_a_while() -> None:
+    bench = Bench()
+    _, (record,) = run(Ask())
+    for number in range(2 * UNSEEN):
+        bench.joining.add(record._replace(local_port=number + 1))
+    bench.joining.step(record.end_ns + WAIT_NS, 10.0)
+    assert len(bench.said) == 2
+    assert "are not seen on veth-px, veth-app" in bench.said[0]
+    assert "NAT" in bench.said[0]
+
+
+def test_what_was_before_the_taps_is_no_sign_of_another_address() -> None:
+    bench = Bench()
+    _, (record,) = run(Ask())
+    bench.way = Resolved((0, 1), WAY, record.write_ns + 1)
+    for _ in range(UNSEEN):
+        bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 10.0)
+    assert (bench.said, dict(bench.tally.missing)) == ([], {NO_TAP: UNSEEN})
+
+
+def test_drops_of_a_ring_make_a_split_incomplete() -> None:
+    bench = Bench()
+    net, (record,) = run(Ask())
+    bench.hear(net)
+    bench.joining.dropped(1, record.write_ns, record.end_ns)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert bench.tally.incomplete == 1
+    assert attributes(bench.spans()[0])["spanway.wire.incomplete"] is True
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(0, "0 ns"), (850, "850 ns"), (12_340, "12.3 us"), (1_450_000, "1.45 ms"), (999_500_000, "1000 ms"),
+     (150_000_000, "150 ms"), (2_100_000_000, "2.10 s"), (75_000_000_000, "75.0 s")],
+)  # fmt: skip
+def test_durations(ns: int, text: str) -> None:
+    assert duration(ns) == text
+
+
+def test_addresses() -> None:
+    assert spans.address(bytes(10) + b"\xff\xff\x0a\x00\x00\x01") == "10.0.0.1"
+    assert spans.address(bytes(15) + b"\x01") == "::1"

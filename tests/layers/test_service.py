@@ -1,0 +1,124 @@
+"""The process `spanway wire` from the inside: what it takes in, which packets it asks for, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.layers import service
+from proxy.layers.select import program
+from proxy.layers.service import Plan, Service
+from proxy.layers.ways import Address, NoWay, Way
+from proxy.settings import Tracing
+from proxy.settings_wire import PortRange
+from proxy.trace.handover import Record, pack
+from tests.layers.path import Ask, Hop, Net
+
+PORTS = PortRange(57344, 60999)
+(RECORD,) = Net([Hop(), Hop(), Hop()]).run([Ask()])
+
+
+def nowhere(_local: Address, peer: Address) -> Way:
+    raise NoWay(f"nobody knows {peer}")
+
+
+def plan(folder: Path, *, widen: bool = True) -> Plan:
+    return Plan(
+        socket=folder / "wire.sock", ports=PORTS, widen=widen, look=nowhere, tracing=Tracing(endpoint="none"),
+        transport=None, admin=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Service, list[bytes]]]:
+    one = Service(plan(tmp_path))
+    chosen: list[bytes] = []
+    monkeypatch.setattr(one._taps, "select", chosen.append)
+    yield one, chosen
+    one._inbox.close()
+    one._ways.close()
+
+
+def of(port: int, peer_port: int = 8000) -> Record:
+    return RECORD._replace(local_port=port, peer_port=peer_port, end_ns=time.time_ns())
+
+
+async def test_where_everything_is_recorded_the_backends_ports_choose(made: tuple[Service, list[bytes]]) -> None:
+    one, chosen = made
+    one._take(of(40_000))
+    one._take(of(40_001))
+    one._take(of(40_002, 8001))
+    assert chosen == [program(None, {8000}), program(None, {8000, 8001})]
+    assert one._joining.pending == 3
+
+
+async def test_a_stray_connection_does_not_widen_the_filter(made: tuple[Service, list[bytes]]) -> None:
+    one, chosen = made
+    for port in range(58_000, 58_010):
+        one._take(of(port))
+    one._take(of(40_000))
+    assert chosen == []
+    assert one._joining.pending == 10
+    assert one._tally.missing["port"] == 1
+
+
+async def test_the_filter_narrows_again(made: tuple[Service, list[bytes]]) -> None:
+    one, chosen = made
+    one._take(of(40_000))
+    for port in range(58_000, 58_100):
+        one._take(of(port))
+    one._narrow()
+    assert chosen == [program(None, {8000}), program((PORTS.low, PORTS.high))]
+    one._narrow()
+    assert len(chosen) == 2
+
+
+async def test_ports_that_were_asked_for_are_kept_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = Service(plan(tmp_path, widen=False))
+    one._take(of(40_000))
+    one._take(of(40_000))
+    assert one._tally.missing["port"] == 2
+    said = capsys.readouterr().err
+    assert said.count("not within 57344-60999: their packets are not looked at") == 1  # not for each
+    one._inbox.close()
+
+
+async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_path: Path) -> None:
+    one = Service(plan(tmp_path))
+    ending = asyncio.create_task(one.run())
+    await asyncio.sleep(0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect(str(tmp_path / "wire.sock"))
+        out.send(pack(of(58_000)) + pack(of(58_001)))
+        out.send(b"nonsense")
+        await asyncio.sleep(0.05)
+    assert (one._tally.received, one._tally.malformed) == (2, 1)
+    assert one.reasons() == ()
+    body, _ = one.metrics()
+    assert b"spanway_wire_records_received_total 2.0" in body
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(ending, 10.0) == 0
+    assert one._tally.missing["no-tap"] == 2  # tried before the end
+    assert not (tmp_path / "wire.sock").exists()
+
+
+async def test_a_path_that_another_has_taken_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "TICK", 0.01)
+    one = Service(plan(tmp_path))
+    ending = asyncio.create_task(one.run())
+    await asyncio.sleep(0.05)
+    (tmp_path / "wire.sock").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "wire.sock.new"))
+        (tmp_path / "wire.sock.new").rename(tmp_path / "wire.sock")
+        code = await asyncio.wait_for(ending, 10.0)
+    # Between the two steps it may have made the file again, which the other then took.
+    assert code == 1
+    assert (tmp_path / "wire.sock").exists()

@@ -1,0 +1,49 @@
+"""`spanway wire` as it is called: what cannot be used is one line, before anything is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.cli import main
+from proxy.layers import start
+from proxy.settings_wire import PortRange
+
+USUAL = PortRange(57344, 60999)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "SPANWAY_TRACING_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is nothing to send spans to; name a collector with --otlp URL"),
+        (["--otlp", "none", "--socket", "off"], "the socket is 'off'"),
+        (["--otlp", "none", "--socket", "here"], "'here' is not the path of a unix socket"),
+        (["--otlp", "none", "--interfaces", "auto,lo"], "--interfaces takes 'auto', or names"),
+        (["--otlp", "none", "--interfaces", ","], "--interfaces takes 'auto', or names"),
+        (["--otlp", "none", "--interfaces", "no-such-0"], "there is no interface 'no-such-0'"),
+        (["--otlp", "none", "--interfaces", "lo", "--places", "f"], "keep one of them"),
+        (["--otlp", "none", "--places", "no-such-file"], "'no-such-file' cannot be read"),
+        (["--otlp", "none", "--ports", "9-1"], "--ports: '9-1' is not auto, all or a range such as 57344-60999"),
+        (["--otlp", "none", "--prots", "all"], "there is no flag '--prots'; did you mean '--ports'?"),
+    ],
+)
+def test_what_cannot_be_used(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["wire", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_ports() -> None:
+    assert start._ports(USUAL, "auto") == (USUAL, True)
+    assert start._ports(USUAL, "all") == (None, False)
+    assert start._ports(USUAL, "1024-2000") == (PortRange(1024, 2000), False)

@@ -1,0 +1,64 @@
+"""What is counted, as a status line and as Prometheus reads it."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.layers.ovs.counters import Sample
+from proxy.layers.tally import Tally, expose
+from proxy.trace.ledger import ExportCounters
+
+
+def counted() -> Tally:
+    tally = Tally()
+    tally.received, tally.joined, tally.dropped, tally.malformed = 10, 7, 1, 1
+    tally.missing.update({"no-anchor": 1, "hole": 1})
+    tally.verdicts.update({"switch": 6, "loss at ovs br0": 1})
+    tally.packets.update({"veth0": 100, "veth1": 90})
+    tally.drops["veth1"] = 3
+    return tally
+
+
+def test_prometheus_reads_every_count() -> None:
+    switch = [
+        Sample("spanway_ovs_datapath_lookups_total", (("datapath", "netdev@ovs-netdev"), ("result", "hit")), 7),
+        Sample("spanway_ovs_datapath_flows", (("datapath", "netdev@ovs-netdev"),), 4),
+        Sample("spanway_ovs_datapath_lookups_total", (("datapath", "netdev@ovs-netdev"), ("result", "missed")), 2),
+    ]
+    export = ExportCounters(acknowledged=5, dropped={"refused": 2})
+    body, kind = expose(counted(), export, rings=2, pending=3, ready=True, switch=switch)
+    assert kind.startswith("text/plain; version=0.0.4")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+        if family.name != "spanway_build"
+    }
+    assert samples[("spanway_wire_records_received_total",)] == 10
+    assert samples[("spanway_wire_joined_total",)] == 7
+    assert samples[("spanway_wire_missing_total", "no-anchor")] == 1
+    assert samples[("spanway_wire_verdicts_total", "loss at ovs br0")] == 1
+    assert samples[("spanway_wire_packets_total", "veth1")] == 90
+    assert samples[("spanway_wire_packets_dropped_total", "veth1")] == 3
+    assert samples[("spanway_spans_dropped_total", "refused")] == 2
+    assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "hit")] == 7
+    assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "missed")] == 2
+    assert samples[("spanway_ovs_datapath_flows", "netdev@ovs-netdev")] == 4
+    assert samples[("spanway_wire_rings",)] == 2
+    assert samples[("spanway_wire_records_pending",)] == 3
+    assert samples[("spanway_wire_ready",)] == 1
+
+
+def test_a_line_says_what_has_changed_and_nothing_else() -> None:
+    tally = Tally()
+    line, said = tally.line({})
+    assert line == ""
+    tally.packets["veth0"] += 4  # of a request that goes on
+    line, said = tally.line(said)
+    assert line == ""
+    tally.joined += 2
+    tally.packets["veth0"] += 10
+    tally.missing["hole"] += 1
+    line, said = tally.line(said)
+    assert line == "2 joined, 10 packets, 1 missing (hole)"
+    assert tally.line(said)[0] == ""

@@ -1,0 +1,134 @@
+"""Rings that open when they are needed, and close when they are not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxy.layers import taps
+from proxy.layers.find import Interface
+from proxy.layers.ring import InterfaceDown, NoInterface, NotPermitted, TapError
+from proxy.layers.taps import MOST, Taps
+
+
+class Pipe:
+    """A ring whose blocks are what is written into a pipe."""
+
+    def __init__(self, ifindex: int, *, program: bytes) -> None:
+        self.ifindex = ifindex
+        self.program = program
+        self.read, self.write = os.pipe2(os.O_NONBLOCK)
+        self.problem: Exception | None = None
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self.read
+
+    def blocks(self) -> Iterator[memoryview]:
+        while True:
+            try:
+                yield memoryview(os.read(self.read, 4))
+            except BlockingIOError:
+                break
+        if self.problem is not None:
+            problem, self.problem = self.problem, None
+            raise problem
+
+    def statistics(self) -> tuple[int, int]:
+        return 3, 1
+
+    def select(self, program: bytes) -> None:
+        self.program = program
+
+    def close(self) -> None:
+        self.closed = True
+        os.close(self.read)
+        os.close(self.write)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, bytes]] = []
+        self.gone: list[tuple[int, str]] = []
+        self.rings: dict[int, Pipe] = {}
+        self.taps = Taps(
+            b"program", lambda slot, block: self.heard.append((slot, bytes(block))), self._gone, open_ring=self._open
+        )
+
+    def _gone(self, slot: int, name: str) -> None:
+        self.gone.append((slot, name))
+
+    def _open(self, ifindex: int, **options: Any) -> Pipe:
+        self.rings[ifindex] = ring = Pipe(ifindex, **options)
+        return ring
+
+
+@pytest.fixture
+async def bench():
+    made = Bench()
+    yield made
+    made.taps.close_all()
+    assert all(ring.closed for ring in made.rings.values())
+
+
+def interface(number: int) -> Interface:
+    return Interface(f"veth{number}", number)
+
+
+async def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
+    assert bench.taps.use([interface(7), interface(9)], 0.0) == (0, 1)
+    assert bench.taps.use([interface(9)], 1.0) == (1,)
+    assert len(bench.taps) == 2
+    os.write(bench.rings[9].write, b"abcdefgh")
+    await asyncio.sleep(0.01)
+    assert bench.heard == [(1, b"abcd"), (1, b"efgh")]
+    os.write(bench.rings[7].write, b"ijkl")
+    bench.taps.drain()
+    assert bench.heard[-1] == (0, b"ijkl")
+    assert list(bench.taps.statistics()) == [(0, "veth7", 3, 1), (1, "veth9", 3, 1)]
+    bench.taps.select(b"other")
+    assert {ring.program for ring in bench.rings.values()} == {b"other"}
+    bench.taps.use([interface(11)], 1.0)
+    assert bench.rings[11].program == b"other"
+
+
+async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
+    for number in range(MOST):
+        bench.taps.use([interface(number)], float(number))
+    with pytest.raises(TapError, match="veth99 is not listened to: 8 interfaces are"):
+        bench.taps.use([interface(99)], 1.0)
+    bench.taps.use([interface(0)], 100.0)
+    assert bench.taps.use([interface(99)], 100.0) == (1,)
+    assert bench.gone == [(1, "veth1")]
+    assert len(bench.taps) == MOST
+
+
+async def test_what_nobody_needs_is_closed(bench: Bench) -> None:
+    bench.taps.use([interface(1)], 0.0)
+    bench.taps.use([interface(2)], 10.0)
+    bench.taps.sweep(taps.UNUSED_S + 1)
+    assert bench.gone == [(0, "veth1")]
+
+
+async def test_an_interface_that_goes_away(bench: Bench) -> None:
+    bench.taps.use([interface(1), interface(2)], 0.0)
+    bench.rings[1].problem = InterfaceDown("veth1 is down")
+    bench.rings[2].problem = NoInterface("veth2 is gone")
+    bench.taps.drain()
+    assert bench.gone == [(1, "veth2")]
+    assert len(bench.taps) == 1
+    assert bench.taps.use([interface(2)], 1.0) == (1,)
+
+
+async def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Pipe:
+        raise NotPermitted("needs CAP_NET_RAW")
+
+    monkeypatch.setattr(bench.taps, "_open_ring", refuse)
+    with pytest.raises(NotPermitted):
+        bench.taps.use([interface(1)], 0.0)
+    assert len(bench.taps) == 0
