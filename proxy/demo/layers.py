@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -104,10 +105,21 @@ class Layers:
         host = f"[{admin.host}]" if ":" in admin.host else admin.host
         run_directory = str(self._lab.switch.run_directory) if self._lab.switch else ""
         argv = [sys.executable, "-m", "proxy", "wire", "--socket", str(path), "--admin", "off"]
+        if self._lab.boxes:  # they are not to be found by asking the kernel: what is joined to what is written down
+            places = self._lab.state.directory / "places.yaml"
+            places.write_text(json.dumps({"ways": list(self._ways())}), encoding="utf-8")
+            argv += ["--places", str(places)]
         argv += ["--otlp", f"http://{host}:{admin.port}", "--otlp-protocol", "http/protobuf"]
         environ = {"OVS_RUNDIR": run_directory, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
         self._lab.state.start("wire", argv, environ=environ)
         return settings.replace(admin=admin, wire=replace(settings.wire, socket=str(path)))
+
+    def _ways(self) -> Iterator[dict[str, object]]:
+        """As `spanway wire --places` reads them; JSON is YAML."""
+        near, bridge = self._lab.proxy, self._lab.plan.bridges[0]
+        for pod in self._lab.plan.backends:
+            taps = [near.interface, near.port, pod.port]
+            yield {"peers": [f"{pod.address}/32"], "taps": taps, "between": ["link", f"ovs {bridge}"]}
 
     async def faults(self, services: Mapping[str, int]) -> None:
         """Turn the fault on and off until cancelled. ``services``: their process ids."""
