@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -27,7 +28,7 @@ from proxy.demo.lab.lab import Lab
 from proxy.demo.lab.plan import Spot
 from proxy.demo.service import SERVICES
 from proxy.demo.summary import Wait
-from proxy.demo.traffic import MIX, Step
+from proxy.demo.traffic import Step
 from proxy.errors import SettingsError
 from proxy.settings import Address, Settings
 
@@ -37,7 +38,7 @@ SLOW_MS: Final = 40  # by which a link is longer, each way
 LOST: Final = 0.04  # of segments with payload
 SMALL_BUFFER: Final = 16_384  # bytes a service's kernel takes without the service reading
 UPLOAD: Final = 700_000  # bytes of a request's body, below the proxy's limit of 1 MiB
-SLOWEST: Final = 10  # percent of the waits that the closing words are about
+WORST: Final = 10  # percent of the waits that the closing words are about
 FAULTS: Final[Mapping[str, str]] = {
     "none": "nothing is wrong",
     "slow-app": "the service stock stops for 0.3 s now and then",
@@ -47,10 +48,20 @@ FAULTS: Final[Mapping[str, str]] = {
     "proxy-stall": "the proxy's worker stops for 0.2 s now and then",
     "backend-not-reading": "the service cart stops while 700 kB are sent to it, and its kernel takes only 16 kB",
 }
+# Requests that the services answer at once: what takes long is then the fault's doing, not a checkout's.
+QUICK: Final = (
+    Step("GET", "/api/cart/grace"),
+    Step("GET", "/api/stock/lantern"),
+    Step("POST", "/api/cart/ada/items", {"item": "teapot", "quantity": 1}),
+    Step("GET", "/products/teapot"),
+    Step("GET", "/api/stock/kettle"),
+)
+UPLOADS: Final = (Step("POST", "/api/cart/ada/items", {"item": "teapot", "quantity": 1, "note": "x" * UPLOAD}),)
+RATE: Final = 12.0  # requests a second: some at every moment, so that a short fault meets one
 _BOXES: Final[Mapping[str, tuple[Spot, ...]]] = {"slow-link": ("proxy",), "loss": ("proxy",)}
 _LASTING: Final = {"slow-link": (1.5, 2.5), "loss": (3.0, 4.0), "slow-app": (0.25, 0.35)}
 _SHORT: Final = (0.15, 0.25)
-_APART: Final = (1.0, 2.0)  # seconds without the fault, so that there is a usual to compare with
+_APART: Final = (0.8, 1.6)  # seconds without the fault, so that there is a usual to compare with
 
 
 class Layers:
@@ -58,8 +69,9 @@ class Layers:
 
     def __init__(self, fault: str) -> None:
         self.fault: Final = fault
-        self.mix: Final = _with_uploads() if fault == "backend-not-reading" else MIX
+        self.mix: Final = (UPLOADS if fault == "backend-not-reading" else ()) + QUICK
         self._lab: Final = Lab(PREFIX, "ovs", tuple(SERVICES), boxes=_BOXES.get(fault, ()), proxy_here=True)
+        self.rate: Final = RATE
         self._parent: Final = os.getpid()
 
     def __repr__(self) -> str:
@@ -93,10 +105,21 @@ class Layers:
         host = f"[{admin.host}]" if ":" in admin.host else admin.host
         run_directory = str(self._lab.switch.run_directory) if self._lab.switch else ""
         argv = [sys.executable, "-m", "proxy", "wire", "--socket", str(path), "--admin", "off"]
+        if self._lab.boxes:  # they are not to be found by asking the kernel: what is joined to what is written down
+            places = self._lab.state.directory / "places.yaml"
+            places.write_text(json.dumps({"ways": list(self._ways())}), encoding="utf-8")
+            argv += ["--places", str(places)]
         argv += ["--otlp", f"http://{host}:{admin.port}", "--otlp-protocol", "http/protobuf"]
         environ = {"OVS_RUNDIR": run_directory, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
         self._lab.state.start("wire", argv, environ=environ)
         return settings.replace(admin=admin, wire=replace(settings.wire, socket=str(path)))
+
+    def _ways(self) -> Iterator[dict[str, object]]:
+        """As `spanway wire --places` reads them; JSON is YAML."""
+        near, bridge = self._lab.proxy, self._lab.plan.bridges[0]
+        for pod in self._lab.plan.backends:
+            taps = [near.interface, near.port, pod.port]
+            yield {"peers": [f"{pod.address}/32"], "taps": taps, "between": ["link", f"ovs {bridge}"]}
 
     async def faults(self, services: Mapping[str, int]) -> None:
         """Turn the fault on and off until cancelled. ``services``: their process ids."""
@@ -140,24 +163,18 @@ class Layers:
 
     def closing(self, waits: Iterable[Wait]) -> RenderableType:
         """Who was to blame for the longest waits, as `spanway wire` has judged them."""
-        known = sorted(waits, reverse=True)
+        known = sorted(waits, key=lambda wait: wait.excess_ns, reverse=True)
         if not known:
             words = self._lab.state.words("wire")
             return Text(f"  the wire   divided no wait{': ' + words if words else ''}", DIM)
-        longest = known[: max(1, len(known) * SLOWEST // 100)]
+        longest = known[: max(1, len(known) * WORST // 100)]
         blamed = Counter(wait.verdict for wait in longest).most_common()
         told = ", ".join(f"{verdict} ({number} of {len(longest)})" for verdict, number in blamed)
         return Group(
-            Text(f"  the wire   divided {len(known)} waits; the longest took {duration(known[0].ns)}"),
-            Text(f"  to blame   for the longest {len(longest)}: {told}", "bold"),
+            Text(f"  the wire   divided {len(known)} waits; {len(longest)} were the most beyond their route's usual"),
+            Text(f"  to blame   for these: {told}; at worst {duration(known[0].excess_ns)} more", "bold"),
             Text(f"  the fault  was {self.fault}: {FAULTS[self.fault]}", DIM),
         )
-
-
-def _with_uploads() -> tuple[Step, ...]:
-    """The mix with a long upload to the cart between any two steps."""
-    upload = Step("POST", "/api/cart/ada/items", {"item": "teapot", "quantity": 1, "note": "x" * UPLOAD})
-    return tuple(each for step in MIX for each in (step, upload))
 
 
 def _workers(parent: int, others: Iterable[int]) -> tuple[int, ...]:

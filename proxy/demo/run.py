@@ -116,8 +116,8 @@ class Story:
         admin = running.admin
         if admin is None:
             raise SettingsError("the demo needs the admin listener, which receives the services' spans")
-        mix = MIX if self._layers is None else self._layers.mix
-        traffic = Traffic(reachable(running.http[0]), RATE, lambda: running.source.readiness().ready, mix)
+        mix, rate = (MIX, RATE) if self._layers is None else (self._layers.mix, self._layers.rate)
+        traffic = Traffic(reachable(running.http[0]), rate, lambda: running.source.readiness().ready, mix)
         more = f"http://{reachable(admin)}/traces"
         live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
         code = 0

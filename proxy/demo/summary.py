@@ -29,10 +29,10 @@ LEAST_TEXT: Final = 40  # columns
 
 
 class Wait(NamedTuple):
-    """One attempt that `spanway wire` has divided: how long it waited, and who was to blame."""
+    """One attempt that `spanway wire` has divided: who was to blame, and how long it took beyond the route's usual."""
 
-    ns: int
     verdict: str
+    excess_ns: int
 
 
 class Tally:
@@ -61,8 +61,9 @@ class Tally:
         self.failed += stands_for * (labels.severity(trace.root) == "error")
         for span in own:
             verdict = span.attributes.get(semconv_wire.VERDICT.name)
-            if isinstance(verdict, str):
-                self.waits.append(Wait(span.end_ns - span.start_ns, verdict))
+            excess_us = span.attributes.get(semconv_wire.EXCESS_US.name)
+            if isinstance(verdict, str) and isinstance(excess_us, int):
+                self.waits.append(Wait(verdict, excess_us * 1000))
         for part in shares(trace):
             self._places[part.place] += part.ns
         name = next((span.name for span in (node.span for node in trace.nodes) if not is_proxy(span)), own[0].name)
