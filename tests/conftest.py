@@ -26,8 +26,9 @@ def pytest_report_header() -> str:
     """Which form is tested; fails where a compiled module is older than its source, which it hides."""
     if not proxy.PURE:
         for types in Path(proxy.__file__).parent.rglob("*.pxd"):
-            sources = [types, types.with_suffix(".py"), types.with_suffix(".pyx")]
-            newest = max(source.stat().st_mtime for source in sources if source.exists())
+            twin = types.with_suffix(".pyx")
+            source = twin if twin.exists() else types.with_suffix(".py")
+            newest = max(types.stat().st_mtime, source.stat().st_mtime)
             for built in types.parent.glob(f"{types.stem}.*.so"):
                 if built.stat().st_mtime < newest:
                     raise pytest.UsageError(f"{built.name} is older than its source: './dev setup' compiles it anew")
