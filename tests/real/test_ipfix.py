@@ -43,10 +43,13 @@ def send(lab: Lab, times: int = 5, *, six: bool = False, mark: int = MARK) -> in
         return int(connection.getsockname()[1])
 
 
-def collect(endpoint: socket.socket, reader: Reader, enough: int) -> list[Sample]:
+def collect(endpoint: socket.socket, reader: Reader, enough: int, port: int = 0, wanted: int = 1) -> list[Sample]:
+    """At least ``enough`` samples, ``wanted`` of them of packets from ``port`` where one is given, or those of 10 s."""
     found: list[Sample] = []
     deadline = time.monotonic() + 10
-    while len(found) < enough and time.monotonic() < deadline:
+    while time.monotonic() < deadline and (
+        len(found) < enough or (port and sum(each.source_port == port for each in found) < wanted)
+    ):
         with contextlib.suppress(TimeoutError):
             found += reader.read(endpoint.recv(65536))
     return found
@@ -67,9 +70,9 @@ def test_a_bridges_samples_and_templates() -> None:
         before = time.time() - 2
         port = send(lab)
         reader = Reader()
-        four = collect(endpoint, reader, 20)
+        four = collect(endpoint, reader, 20, port, 4)
         six_port = send(lab, six=True)
-        six = collect(endpoint, reader, 10)
+        six = collect(endpoint, reader, 10, six_port)
         assert (reader.malformed, reader.unread, reader.lost) == (0, 0, 0)
         for number in (280, 281, 300, 301, 340, 341, 360, 361):
             assert reader._templates[3, number] == ipfix.KNOWN[number], number

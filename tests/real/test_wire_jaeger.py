@@ -13,7 +13,7 @@ from tests.harness.namespaces import laboratory
 from tests.real.client import Answer, once
 from tests.real.jaeger import Jaeger
 from tests.real.tree import Span, Trace
-from tests.real.wired import PROXY_PORT, Wired
+from tests.real.wired import Wired
 from tests.trace.spans import batch, span
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
@@ -48,7 +48,7 @@ def test_one_tree_per_request(tmp_path: Path, jaeger: Jaeger) -> None:
         for number in range(20):
             trace = secrets.token_hex(16)
             fields = {"Host": "wire.test", "traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
-            answer = once(("127.0.0.1", PROXY_PORT), "GET", f"/{number}?size=250000&think=5", fields)
+            answer = once(("127.0.0.1", wired.port), "GET", f"/{number}?size=250000&think=5", fields)
             assert answer.status == 200
             tell(jaeger, answer)
             traces.append(trace)

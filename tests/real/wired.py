@@ -21,7 +21,6 @@ from tests.harness.proxy import ROOT, unsettled
 from tests.real.process import Process, free_ports
 
 BACKEND_PORT: Final = 8000
-PROXY_PORT: Final = 8100
 SPANWAY: Final = str(Path(sys.executable).with_name("spanway"))
 SETTLE: Final = 30.0  # seconds for the last spans of a load; joining may be behind it
 
@@ -55,7 +54,7 @@ class Wired:
         self.lab: Final = lab
         self.folder: Final = folder
         self.socket: Final = folder / "wire.sock"
-        (self.admin_port,) = free_ports(1)
+        self.admin_port, self.port = free_ports(2)
         self.collector: Final = Collector()
         self.otlp: Final = otlp or self.collector.url
         self._command: Final = command
@@ -107,7 +106,7 @@ class Wired:
         self.proxy = self._within(
             "proxy", self.lab.proxy.namespace,
             SPANWAY, "serve", "--ingress", str(site), "--upstream", f"default/wire={self.address}:{BACKEND_PORT}",
-            "--http", f"127.0.0.1:{PROXY_PORT}", "--admin", "off", "--access-log", "off",
+            "--http", f"127.0.0.1:{self.port}", "--admin", "off", "--access-log", "off",
             "--wire", str(self.socket), "--sampler", self._sampler, *self._proxy_flags,
         )  # fmt: skip
         self.proxy.expect("spanway: ready", within=30.0)
@@ -116,7 +115,7 @@ class Wired:
 
     def begin_load(self, count: int, connections: int, kind: str, mark: int) -> Process:
         """Begin to make requests; see `tests.real.wire_load`, and `answers`."""
-        numbers = (str(number) for number in (PROXY_PORT, count, connections, mark))
+        numbers = (str(number) for number in (self.port, count, connections, mark))
         out = str(self.folder / f"load-{mark}.json")
         command = (sys.executable, "-m", "tests.real.wire_load", *numbers, kind, out)
         return self._within("load", self.lab.proxy.namespace, *command)
