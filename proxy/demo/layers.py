@@ -21,6 +21,7 @@ from rich.text import Text
 import proxy
 from proxy.admin.columns import DIM
 from proxy.admin.units import duration
+from proxy.demo import wire
 from proxy.demo.lab import faults
 from proxy.demo.lab.commands import LabError
 from proxy.demo.lab.faults import Fault
@@ -112,14 +113,13 @@ class Layers:
         path = self._lab.state.directory / "wire.sock"
         host = f"[{admin.host}]" if ":" in admin.host else admin.host
         run_directory = str(self._lab.switch.run_directory) if self._lab.switch else ""
-        argv = [sys.executable, "-m", "proxy", "wire", "--socket", str(path), "--admin", "off"]
+        places = None
         if self._lab.boxes:  # they are not to be found by asking the kernel: what is joined to what is written down
             places = self._lab.state.directory / "places.yaml"
             places.write_text(json.dumps({"ways": list(self._ways())}), encoding="utf-8")
-            argv += ["--places", str(places)]
-        argv += ["--otlp", f"http://{host}:{admin.port}", "--otlp-protocol", "http/protobuf"]
         environ = {"OVS_RUNDIR": run_directory, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
-        self._lab.state.start("wire", argv, environ=environ)
+        environ |= wire.told(path, places, f"http://{host}:{admin.port}", settings.tracing)
+        self._lab.state.start("wire", [sys.executable, "-m", "proxy.demo.wire"], environ=environ)
         return settings.replace(admin=admin, wire=replace(settings.wire, socket=str(path)))
 
     def _ways(self) -> Iterator[dict[str, object]]:
