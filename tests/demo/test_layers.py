@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -45,6 +46,11 @@ def test_blame_is_by_time_of_those_that_were_the_most_beyond_the_usual():
     assert f"divided 200 waits; {200 * WORST // 100} of them took 590 ms beyond the usual" in told
     assert "to blame   switch for 450 ms, application for 140 ms" in told
     assert "was switch-stall: Open vSwitch stops" in told
+
+
+def test_the_page_names_every_fault():
+    page = (Path(__file__).parents[2] / "docs" / "layers.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in FAULTS)
 
 
 def test_no_wait_at_all_is_said():
