@@ -62,7 +62,18 @@ UPLOADS: Final = (Step("POST", "/api/cart/ada/items", {"item": "teapot", "quanti
 PAGES: Final = tuple(Step("GET", f"/products/{item}") for item in ("teapot", "lantern", "kettle", "tent"))
 # What stops is the service that is sent to: it gets nothing else, as a short request would only be answered late.
 BESIDE: Final = tuple(step for step in QUICK if "/cart/" not in step.path)
-MIXES: Final[Mapping[str, tuple[Step, ...]]] = {"proxy-stall": PAGES, "backend-not-reading": (*UPLOADS, *BESIDE)}
+# The services call each other by the same link and switch: slow is the network alone where none is called.
+ALONE: Final = (
+    Step("GET", "/api/cart/grace"),
+    Step("GET", "/api/stock/lantern"),
+    Step("GET", "/api/cart/ada"),
+    Step("GET", "/api/stock/kettle"),
+)
+MIXES: Final[Mapping[str, tuple[Step, ...]]] = {
+    **dict.fromkeys(("slow-link", "switch-stall", "loss"), ALONE),
+    "proxy-stall": PAGES,
+    "backend-not-reading": (*UPLOADS, *BESIDE),
+}
 RATE: Final = 40.0  # requests a second: some at every moment, so that a short fault meets one
 AT_ONCE: Final = 3  # requests under way: more after a stop would keep the services busy, who would then be to blame
 CALM_S: Final = 3.0  # before the first fault, in which what is usual on each route becomes known

@@ -35,6 +35,9 @@ def test_each_fault_is_told_and_has_requests_that_meet_it(name):
         bodies = [step for step in layers.mix if "/cart/" in step.path]
         assert bodies, "cart is what stops"
         assert all(len(str(step.body)) > UPLOAD for step in bodies)
+    elif name in {"slow-link", "switch-stall", "loss"}:
+        assert {step.method for step in layers.mix} == {"GET"}, "to put an item into a cart is to ask stock"
+        assert "/products/" not in paths, "nor a page"
     elif name == "slow-app":
         assert "/stock/" in paths, "stock is what stops"
     assert layers.rate * CALM_S > 100, "what is usual is known before anything is wrong"
