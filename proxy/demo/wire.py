@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers import start
+from proxy.layers.service import say
 from proxy.settings import Settings, Tracing
 from proxy.trace.export import make_transport
 
@@ -56,7 +57,7 @@ class Both:
             further = self._further.send(body, min(timeout, FURTHER_S))
             trouble = "" if further.verdict == "accepted" else str(further)
             if trouble and trouble != self._trouble:
-                start.say(f"{self._further.endpoint} has not taken the wire's spans: {trouble}")
+                say(f"{self._further.endpoint} has not taken the wire's spans: {trouble}")
             self._trouble = trouble
         return outcome
 
@@ -108,5 +109,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except SettingsError as problem:
-        start.say(f"error: {problem}")
+        say(f"error: {problem}")
         sys.exit(2)

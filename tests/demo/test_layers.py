@@ -16,9 +16,9 @@ MS = 1_000_000
 
 
 def said(part) -> str:
-    console = Console(file=io.StringIO(), width=120, no_color=True, highlight=False)
-    console.print(part)
-    return console.file.getvalue()
+    text = io.StringIO()
+    Console(file=text, width=120, no_color=True, highlight=False).print(part)
+    return text.getvalue()
 
 
 def test_the_command_names_every_fault_in_the_same_order():

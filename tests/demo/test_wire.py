@@ -57,7 +57,12 @@ def test_a_collector_that_is_gone_is_named_once_and_holds_nothing_up(capsys):
 @pytest.mark.parametrize("endpoint", ["", "none", "http://collector:4318"])
 def test_what_the_process_is_told_is_what_it_runs_with(endpoint, tmp_path, monkeypatch):
     ran: list[tuple[Settings, str, str, str, Transport]] = []
-    monkeypatch.setattr(start, "run", lambda *arguments: ran.append(arguments) or 0)
+
+    def run(*arguments) -> int:
+        ran.append(arguments)
+        return 0
+
+    monkeypatch.setattr(start, "run", run)
     user = Tracing(endpoint=endpoint, protocol="http/protobuf", headers=(("authorization", "secret"),))
     environ = wire.told(tmp_path / "wire.sock", tmp_path / "places", "http://127.0.0.1:9901", user)
     assert wire.main(environ) == 0
