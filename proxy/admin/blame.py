@@ -16,6 +16,7 @@ from proxy.trace.tree import Node, TraceView
 from proxy.trace.view import SpanView
 
 BETWEEN: Final = "between services"
+BACKEND: Final = "backend"  # the wire's place in which the application's own time is
 
 
 class Share(NamedTuple):
@@ -37,10 +38,16 @@ def is_wire(span: SpanView) -> bool:
     return span.kind == "INTERNAL" and (SPLIT.name in span.attributes or PLACE.name in span.attributes)
 
 
-def receivers(node: Node, by_id: Mapping[str, Node]) -> list[str]:
-    """The ids of the children that tell what a span's time was spent on. The wire's only where no receiver tells."""
+def receivers(node: Node, by_id: Mapping[str, Node]) -> tuple[list[str], list[str]]:
+    """The ids of the spans that tell what a span's time was spent on, and of those that tell of what is left.
+
+    Where a receiver tells of its part, the wire's places have the rest; without one the wire is a child as any.
+    """
     below = [child for child in node.children if not is_wire(by_id[child].span)]
-    return below or node.children
+    if not below:
+        return node.children, []
+    wires = [by_id[child] for child in node.children if is_wire(by_id[child].span)]
+    return below, [place for wire in wires for place in wire.children]
 
 
 def index(trace: TraceView) -> dict[str, Node]:
@@ -58,20 +65,26 @@ def critical(trace: TraceView) -> dict[str, int]:
     own = dict.fromkeys(by_id, 0)
     roots = [node.span.span_id for node in trace.nodes if node.depth == 0]
     # Work: a span (None for the trace itself), the time that is its share, and the children it may pass time to.
-    stack: list[tuple[str | None, list[str], int, int]] = [(None, roots, trace.start_ns, trace.end_ns)]
+    # Last, the spans that tell of what these leave.
+    stack: list[tuple[str | None, list[str], int, int, list[str]]] = [(None, roots, trace.start_ns, trace.end_ns, [])]
     while stack:
-        span_id, children, begin, end = stack.pop()
+        span_id, children, begin, end, rest = stack.pop()
         moment = end
         for child in sorted(children, key=lambda each: by_id[each].span.end_ns, reverse=True):
             span = by_id[child].span
             finish, start = min(span.end_ns, moment), max(span.start_ns, begin)
             if finish <= start:
                 continue
-            if span_id is not None:
+            if rest:
+                stack.append((span_id, rest, finish, moment, []))
+            elif span_id is not None:
                 own[span_id] += moment - finish
-            stack.append((child, receivers(by_id[child], by_id), start, finish))
+            below, beside = receivers(by_id[child], by_id)
+            stack.append((child, below, start, finish, beside))
             moment = start
-        if span_id is not None:
+        if rest:
+            stack.append((span_id, rest, begin, moment, []))
+        elif span_id is not None:
             own[span_id] += moment - begin
     return own
 
@@ -90,8 +103,18 @@ def place(node: Node, by_id: Mapping[str, Node]) -> str:
             return f"upstream {peer(span)}"
     if is_wire(span):
         where = span.attributes.get(PLACE.name)
-        return "between the proxy and its upstream" if where is None else f"wire: {where}"
+        if where is None:
+            return "between the proxy and its upstream"
+        return (where == BACKEND and _application(node, by_id)) or f"wire: {where}"
     return span.service
+
+
+def _application(node: Node, by_id: Mapping[str, Node]) -> str:
+    """The service that answered the call in which a place of the wire is; "" where it says nothing of it itself."""
+    wire = by_id.get(node.span.parent_id)
+    call = None if wire is None else by_id.get(wire.span.parent_id)
+    below = () if call is None else (by_id[child].span for child in call.children)
+    return next((span.service for span in below if span.kind in ("SERVER", "CONSUMER")), "")
 
 
 def peer(span: SpanView) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 import proxy
 from proxy.admin.columns import DIM
 from proxy.admin.units import duration
+from proxy.demo import wire
 from proxy.demo.lab import faults
 from proxy.demo.lab.commands import LabError
 from proxy.demo.lab.faults import Fault
@@ -38,7 +39,7 @@ SLOW_MS: Final = 40  # by which a link is longer, each way
 LOST: Final = 0.04  # of segments with payload
 SMALL_BUFFER: Final = 16_384  # bytes a service's kernel takes without the service reading
 UPLOAD: Final = 700_000  # bytes of a request's body, below the proxy's limit of 1 MiB
-WORST: Final = 10  # percent of the waits that the closing words are about
+WORST: Final = 5  # percent of the waits that the closing words are about
 FAULTS: Final[Mapping[str, str]] = {
     "none": "nothing is wrong",
     "slow-app": "the service stock stops for 0.3 s now and then",
@@ -57,11 +58,29 @@ QUICK: Final = (
     Step("GET", "/api/stock/kettle"),
 )
 UPLOADS: Final = (Step("POST", "/api/cart/ada/items", {"item": "teapot", "quantity": 1, "note": "x" * UPLOAD}),)
-RATE: Final = 12.0  # requests a second: some at every moment, so that a short fault meets one
+# The proxy can only stop in the middle of a wait where somebody waits most of the time: these take two services.
+PAGES: Final = tuple(Step("GET", f"/products/{item}") for item in ("teapot", "lantern", "kettle", "tent"))
+# What stops is the service that is sent to: it gets nothing else, as a short request would only be answered late.
+BESIDE: Final = tuple(step for step in QUICK if "/cart/" not in step.path)
+# The services call each other by the same link and switch: slow is the network alone where none is called.
+ALONE: Final = (
+    Step("GET", "/api/cart/grace"),
+    Step("GET", "/api/stock/lantern"),
+    Step("GET", "/api/cart/ada"),
+    Step("GET", "/api/stock/kettle"),
+)
+MIXES: Final[Mapping[str, tuple[Step, ...]]] = {
+    **dict.fromkeys(("slow-link", "switch-stall", "loss"), ALONE),
+    "proxy-stall": PAGES,
+    "backend-not-reading": (*UPLOADS, *BESIDE),
+}
+RATE: Final = 40.0  # requests a second: some at every moment, so that a short fault meets one
+AT_ONCE: Final = 3  # requests under way: more after a stop would keep the services busy, who would then be to blame
+CALM_S: Final = 3.0  # before the first fault, in which what is usual on each route becomes known
 _BOXES: Final[Mapping[str, tuple[Spot, ...]]] = {"slow-link": ("proxy",), "loss": ("proxy",)}
-_LASTING: Final = {"slow-link": (1.5, 2.5), "loss": (3.0, 4.0), "slow-app": (0.25, 0.35)}
+_LASTING: Final = {"slow-link": (0.4, 0.8), "loss": (1.5, 2.5), "slow-app": (0.25, 0.35)}
 _SHORT: Final = (0.15, 0.25)
-_APART: Final = (0.8, 1.6)  # seconds without the fault, so that there is a usual to compare with
+_APART: Final = (0.6, 1.2)  # seconds without the fault, more than with it: what is usual stays what it was
 
 
 class Layers:
@@ -69,9 +88,10 @@ class Layers:
 
     def __init__(self, fault: str) -> None:
         self.fault: Final = fault
-        self.mix: Final = (UPLOADS if fault == "backend-not-reading" else ()) + QUICK
+        self.mix: Final = MIXES.get(fault, QUICK)
         self._lab: Final = Lab(PREFIX, "ovs", tuple(SERVICES), boxes=_BOXES.get(fault, ()), proxy_here=True)
         self.rate: Final = RATE
+        self.at_once: Final = AT_ONCE
         self._parent: Final = os.getpid()
 
     def __repr__(self) -> str:
@@ -104,14 +124,13 @@ class Layers:
         path = self._lab.state.directory / "wire.sock"
         host = f"[{admin.host}]" if ":" in admin.host else admin.host
         run_directory = str(self._lab.switch.run_directory) if self._lab.switch else ""
-        argv = [sys.executable, "-m", "proxy", "wire", "--socket", str(path), "--admin", "off"]
+        places = None
         if self._lab.boxes:  # they are not to be found by asking the kernel: what is joined to what is written down
             places = self._lab.state.directory / "places.yaml"
             places.write_text(json.dumps({"ways": list(self._ways())}), encoding="utf-8")
-            argv += ["--places", str(places)]
-        argv += ["--otlp", f"http://{host}:{admin.port}", "--otlp-protocol", "http/protobuf"]
         environ = {"OVS_RUNDIR": run_directory, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
-        self._lab.state.start("wire", argv, environ=environ)
+        environ |= wire.told(path, places, f"http://{host}:{admin.port}", settings.tracing)
+        self._lab.state.start("wire", [sys.executable, "-m", "proxy.demo.wire"], environ=environ)
         return settings.replace(admin=admin, wire=replace(settings.wire, socket=str(path)))
 
     def _ways(self) -> Iterator[dict[str, object]]:
@@ -127,6 +146,7 @@ class Layers:
         if fault is None:
             await asyncio.Event().wait()
             return
+        await asyncio.sleep(CALM_S)
         stop = threading.Event()
         lasting = _LASTING.get(self.fault, _SHORT)
         episodes = asyncio.create_task(
@@ -168,11 +188,14 @@ class Layers:
             words = self._lab.state.words("wire")
             return Text(f"  the wire   divided no wait{': ' + words if words else ''}", DIM)
         longest = known[: max(1, len(known) * WORST // 100)]
-        blamed = Counter(wait.verdict for wait in longest).most_common()
-        told = ", ".join(f"{verdict} ({number} of {len(longest)})" for verdict, number in blamed)
+        blamed: Counter[str] = Counter()
+        for wait in longest:
+            blamed[wait.verdict] += wait.excess_ns
+        told = ", ".join(f"{verdict} for {duration(ns)}" for verdict, ns in blamed.most_common())
+        whole = duration(blamed.total())
         return Group(
-            Text(f"  the wire   divided {len(known)} waits; {len(longest)} were the most beyond their route's usual"),
-            Text(f"  to blame   for these: {told}; at worst {duration(known[0].excess_ns)} more", "bold"),
+            Text(f"  the wire   divided {len(known)} waits; {len(longest)} of them took {whole} beyond the usual"),
+            Text(f"  to blame   {told}", "bold"),
             Text(f"  the fault  was {self.fault}: {FAULTS[self.fault]}", DIM),
         )
 

@@ -21,7 +21,7 @@ from proxy.demo.collector import environment, printable
 from proxy.demo.fleet import Fleet, ServiceFailed
 from proxy.demo.layers import Layers
 from proxy.demo.summary import Tally, closing, opening
-from proxy.demo.traffic import MIX, Traffic
+from proxy.demo.traffic import AT_ONCE, MIX, Traffic
 from proxy.errors import SettingsError
 from proxy.route.spec import TableSpec
 from proxy.settings import Address, Settings
@@ -116,8 +116,9 @@ class Story:
         admin = running.admin
         if admin is None:
             raise SettingsError("the demo needs the admin listener, which receives the services' spans")
-        mix, rate = (MIX, RATE) if self._layers is None else (self._layers.mix, self._layers.rate)
-        traffic = Traffic(reachable(running.http[0]), rate, lambda: running.source.readiness().ready, mix)
+        layers = self._layers
+        mix, rate, at_once = (MIX, RATE, AT_ONCE) if layers is None else (layers.mix, layers.rate, layers.at_once)
+        traffic = Traffic(reachable(running.http[0]), rate, lambda: running.source.readiness().ready, mix, at_once)
         more = f"http://{reachable(admin)}/traces"
         live = Live(running.source, self._console, every=EVERY_S, burst=BURST, more=more, on_trace=self._tally.add)
         code = 0

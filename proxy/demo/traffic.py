@@ -63,9 +63,15 @@ class Traffic:
     """
 
     def __init__(
-        self, target: Address, rate: float, open_for: Callable[[], bool] = lambda: True, mix: Sequence[Step] = MIX
+        self,
+        target: Address,
+        rate: float,
+        open_for: Callable[[], bool] = lambda: True,
+        mix: Sequence[Step] = MIX,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._target: Final = target
+        self._at_once: Final = at_once
         self._mix: Final = mix
         self._open_for: Final = open_for
         self._rate: Final = rate
@@ -93,7 +99,7 @@ class Traffic:
                 for step, pace in zip(itertools.cycle(self._mix), itertools.cycle(PACE), strict=False):
                     if not self._open_for():
                         pass
-                    elif len(self._open) < AT_ONCE:
+                    elif len(self._open) < self._at_once:
                         task = asyncio.create_task(self.send(session, step))
                         self._open.add(task)
                         task.add_done_callback(self._open.discard)

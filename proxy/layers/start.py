@@ -20,21 +20,22 @@ from proxy.layers.ovs import unixctl
 from proxy.layers.service import Plan, Service, say
 from proxy.settings_wire import PortRange
 from proxy.trace.export import make_transport
-from proxy.trace.transport import exports
 
 if TYPE_CHECKING:
     from proxy.layers.ways import Look
     from proxy.settings import Settings
+    from proxy.trace.transport import Transport
 
 AUTO: Final = "auto"
 ALL: Final = "all"
 
 
-def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
+def run(settings: Settings, interfaces: str, places: str, ports: str, transport: Transport | None = None) -> int:
     """Work until SIGTERM; the exit code.
 
     ``interfaces`` is ``auto`` or names separated by commas, ``places`` a file or "", ``ports`` ``auto``, ``all`` or a
-    range. Raises `SettingsError` for what cannot be used, or is not permitted.
+    range. ``transport`` is another way than the settings' own. Raises `SettingsError` for what cannot be used, or is
+    not permitted.
     """
     if settings.wire.socket == "off":
         raise SettingsError("the socket is 'off', so that nothing can arrive; name one with --socket PATH")
@@ -58,7 +59,7 @@ def run(settings: Settings, interfaces: str, places: str, ports: str) -> int:
         widen=widen,
         look=look,
         tracing=tracing,
-        transport=make_transport(tracing, __version__) if exports(tracing) else None,
+        transport=transport or make_transport(tracing, __version__),
         admin=settings.admin,
         switch=switch,
     )

@@ -234,6 +234,15 @@ def test_the_wire_takes_no_time_from_whoever_says_what_it_did():
     assert "wire" not in drawn.rpartition("where the time went")[2]
 
 
+def test_what_the_service_leaves_is_the_wires_and_the_backends_share_is_the_services():
+    shop = batch("shop", span(3, 2, "GET /", 0.5, 1.5, "SERVER", **request("GET", 200)))
+    drawn = draw(plain(), shop, wired(SPLIT, ("backend", 0.3, 2.0), ("ovs br0", 2.0, 3.8)), width=140)
+    where = drawn.rpartition("where the time went")[2]
+    assert where.startswith(": wire: ovs br0  1.80 ms")
+    assert "wire: ovs br0 43 % · shop 40 % · between services" in where
+    assert "backend" not in where
+
+
 def test_a_split_that_says_nothing_else():
     drawn = draw(plain(), wired("proxy 1.0 us"))
     assert "proxy 1.0 µs" in drawn

@@ -116,9 +116,9 @@ def test_templates_are_bounded(monkeypatch):
     monkeypatch.setattr(ipfix, "MOST_TEMPLATES", 3)
     reader = Reader()
     for domain in range(10):
-        reader.read(message((2, struct.pack(">HHHH", 400, 1, 8, 4)), domain=domain))
+        reader.read(message((2, struct.pack(">HHHH", 400, 1, 8, 4)), (400, bytes(4)), domain=domain))
     assert "3 templates" in repr(reader)
-    assert len(reader._expected) == 3
+    assert len(reader._expected) == 3, "domains are followed by their records, templates alone say nothing"
 
 
 def test_a_collector_hands_on_what_it_gets():

@@ -129,6 +129,12 @@ def test_the_page_is_current() -> None:
     assert semconv.renew(page) == page, "run: python -m proxy.trace.semconv docs/tracing.md"
 
 
+def test_every_row_has_as_many_cells_as_its_head() -> None:
+    for name, table in semconv.TABLES.items():
+        for part in table().split("\n\n"):
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in part.splitlines()}) == 1, name
+
+
 def test_the_page_names_everything() -> None:
     page = PAGE.read_text("utf-8")
     attributes = (*semconv.ATTRIBUTES, *semconv_wire.ATTRIBUTES)
