@@ -155,7 +155,7 @@ def test_what_cannot_be_asked(form: Any) -> None:
 @pytest.mark.parametrize("form", [tcp_info, TWIN])
 def test_without_a_descriptor_left_there_is_no_account_and_no_failure(pair: Any, form: Any) -> None:
     one, _ = pair
-    mine = owner(one)
+    mine: Any = owner(one)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (one.fileno() + 1, limits[1]))
     spare: list[int] = []
@@ -170,4 +170,5 @@ def test_without_a_descriptor_left_there_is_no_account_and_no_failure(pair: Any,
         for descriptor in spare:
             os.close(descriptor)
     assert form.begin(mine) is not None
-    mine.probe.close()
+    probe: Any = mine.probe
+    probe.close()
