@@ -201,7 +201,7 @@ class Service:
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
 
-        The proxy keeps to its ports only for what is sampled among much else; where everything is, any port is used.
+        The proxy keeps to its ports where its kernel can, and as long as one is free; else any port is used.
         A connection that is older than the proxy's knowledge of us is no reason to look at all others.
         """
         if not self._plan.widen:
