@@ -19,8 +19,12 @@ BYTES: Final = 64 << 20
 """Bytes of packets that are kept, by default."""
 
 IDLE_NS: Final = 900_000_000_000
-"""A connection without packets for so long is forgotten, with where its streams began."""
+"""A connection without packets for so long is forgotten, with where its streams began. Sooner, down to half a second,
+where the table of connections is `_FULL`: one that is not in it is not seen at all, one that is forgotten votes."""
 
+_FULL: Final = 4  # when less than one part in so many is left
+
+_SECOND_NS: Final = 1_000_000_000
 _LATE_NS: Final = 50_000_000  # copies that were still on their way when the response was read
 _DROPS: Final = 64  # spans of time in which a ring dropped packets, remembered per tap
 _KEY: Final = struct.Struct("<qI14xB13x")  # of packet.RECORD: ts_ns, flow, flags
@@ -101,7 +105,8 @@ class Joiner:
                 self._packets -= len(track)
 
     def forget(self, before_ns: int) -> None:
-        """Drop packets stamped before ``before_ns``, and connections that have been idle for `IDLE_NS` by then."""
+        """Drop packets stamped before ``before_ns``, and connections that have been idle for `IDLE_NS` by then, or,
+        where there are too many, for less."""
         self._floor_ns = max(self._floor_ns, before_ns)
         left = 0
         for flow in self._known.values():
@@ -109,10 +114,15 @@ class Joiner:
                 if track is not None:
                     track.forget(before_ns)
                     left += len(track)
-        for number in self._flows.forget(before_ns - IDLE_NS):
-            gone = self._known.pop(number, None)
-            if gone is not None:
-                left -= sum(len(track) for track in gone.tracks if track is not None)
+        idle_ns, most = IDLE_NS, self._flows.limit - self._flows.limit // _FULL
+        while True:
+            for number in self._flows.forget(before_ns - idle_ns):
+                gone = self._known.pop(number, None)
+                if gone is not None:
+                    left -= sum(len(track) for track in gone.tracks if track is not None)
+            if len(self._flows) <= most or idle_ns < _SECOND_NS:
+                break
+            idle_ns //= 2
         self._packets = left
 
     def join(self, record: Record, layout: Layout) -> Split | Missing:

@@ -33,6 +33,7 @@ MOST: Final = 8192
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
+_BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
@@ -78,9 +79,10 @@ class Joining:
         self._offer: Final = offer
         self._complain: Final = complain
         self._describe: Final = describe
-        self._flows: Final = Flows()
+        self._flows = Flows()
         self._packets: Final = Packets()
-        self._joiner: Final = Joiner(self._flows)
+        self._joiner = Joiner(self._flows)
+        self._latest_ns = 0
         self._baseline: Final = Baseline()
         self._layouts: dict[tuple[tuple[int, ...], tuple[str, ...]], Layout] = {}
         self._waiting: list[_Waiting] = []
@@ -184,5 +186,15 @@ class Joining:
             )
 
     def forget(self, now_ns: int) -> None:
-        """Drop packets that no attempt can need any more."""
+        """Drop packets that no attempt can need any more.
+
+        Where the clock was set back, all of them go, and what waits: what they say of time holds no more.
+        """
+        if now_ns < self._latest_ns - _BACK_NS:
+            self._flows = Flows()
+            self._joiner = Joiner(self._flows)
+            self._tally.missing["order"] += len(self._waiting)
+            self._waiting.clear()
+            self._complain("the system's clock was set back; what was under way is not joined")
+        self._latest_ns = now_ns
         self._joiner.forget(now_ns - KEPT_NS)

@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
@@ -35,6 +36,7 @@ from proxy.trace.handover import records
 from proxy.trace.semconv import SCHEMA_URL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from proxy.layers.find import OpenVSwitch
@@ -57,6 +59,7 @@ DATAGRAMS: Final = 256  # read at a time
 REPEAT: Final = 60.0  # seconds until the same complaint is made again
 NARROW: Final = 8  # times as many records of the proxy's ports as of others, before only those are listened to again
 MOST_COMPLAINTS: Final = 64  # remembered
+AHEAD_NS: Final = 1_000_000_000  # an attempt that ends so much later than now is none: it would wait for ever
 
 
 class Plan(NamedTuple):
@@ -148,8 +151,7 @@ class Service:
         self._inbox.close()  # from now on the proxy knows that nobody listens
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
-            self._hear()
-            self._joining.step(time.time_ns(), SLICE)
+            self._guard(self._join)
             await asyncio.sleep(STEP if self._joining.pending else 0)
         self._ways.close()
         if self._switching is not None:
@@ -170,10 +172,13 @@ class Service:
                     self._take(record)
             except ValueError as problem:
                 tally.malformed += 1
-                self._complain(f"a datagram was no record: {problem}")
+                self._complain(f"a datagram was no record: {problem}", "malformed")
 
     def _take(self, record: Record) -> None:
         ports = self._plan.ports
+        if record.end_ns > time.time_ns() + AHEAD_NS:
+            self._tally.missing["record"] += 1
+            return
         if ports is not None and ports.holds(record.local_port):
             self._inside += 1
         elif ports is not None and not self._widened(record):
@@ -196,7 +201,7 @@ class Service:
     def _widened(self, record: Record) -> bool:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
 
-        The proxy keeps to its ports only for what is sampled among much else; where everything is, any port is used.
+        The proxy keeps to its ports where its kernel can, and as long as one is free; else any port is used.
         A connection that is older than the proxy's knowledge of us is no reason to look at all others.
         """
         if not self._plan.widen:
@@ -204,7 +209,7 @@ class Service:
         self._outside += 1
         if not self._peers and self._outside <= self._inside:
             return False
-        if record.peer_port not in self._peers:
+        if record.peer_port not in self._peers and len(self._peers) <= MOST_PEERS:
             self._peers.add(record.peer_port)
             self._taps.select(program(None, self._peers if len(self._peers) <= MOST_PEERS else ()))
         return True
@@ -241,9 +246,19 @@ class Service:
         """Join what is due, in slices."""
         while True:
             if self._joining.due(time.time_ns()):
-                self._hear()
-                self._joining.step(time.time_ns(), SLICE)
+                self._guard(self._join)
             await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
+
+    def _join(self) -> None:
+        self._hear()
+        self._joining.step(time.time_ns(), SLICE)
+
+    def _guard(self, what: Callable[[], None]) -> None:
+        """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""
+        try:
+            what()
+        except Exception as problem:
+            self._complain(f"a bug, please report it: {''.join(traceback.format_exception(problem))}", repr(problem))
 
     def _hear(self) -> None:
         """Take in every packet that there is, and what was lost: before the records of that time, always."""
@@ -263,7 +278,7 @@ class Service:
             await asyncio.sleep(TICK)
             now = loop.time()
             self._exporter.tick(now)
-            self._look_after()
+            self._guard(self._look_after)
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())
@@ -296,13 +311,13 @@ class Service:
         if line:
             say(line)
 
-    def _complain(self, text: str) -> None:
-        """Say it, but the same thing only once a minute."""
-        now = time.monotonic()
-        if now >= self._complaints.get(text, 0.0):
+    def _complain(self, text: str, about: str = "") -> None:
+        """Say it, but the same thing, or anything ``about`` the same, only once a minute."""
+        now, about = time.monotonic(), about or text
+        if now >= self._complaints.get(about, 0.0):
             if len(self._complaints) >= MOST_COMPLAINTS:
                 self._complaints.clear()
-            self._complaints[text] = now + REPEAT
+            self._complaints[about] = now + REPEAT
             say(text)
 
     # Pages

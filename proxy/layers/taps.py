@@ -117,7 +117,14 @@ class Taps:
             self.close(free)
         ring = self._open_ring(interface.ifindex, program=self._program)
         if _loops(interface.name):
-            _once(ring.fileno())
+            try:
+                _once(ring.fileno())
+            except OSError as error:
+                ring.close()
+                raise TapError(
+                    f"{interface.name} shows each packet twice, and the kernel does not leave one out "
+                    f"({error.strerror}); Linux 4.20 does"
+                ) from error
         self._taps[free] = _Tap(interface, ring, now)
         self._slots[interface.ifindex] = free
         asyncio.get_running_loop().add_reader(ring.fileno(), self._readable, free)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -23,9 +24,12 @@ from proxy.layers.split import MOST_TAPS
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+log: Final = logging.getLogger(__name__)
+
 KEPT_S: Final = 60.0
 RETRY_S: Final = 5.0
 MOST: Final = 4096  # addresses remembered; a full table starts anew
+MOST_LOOKING: Final = 64  # at a time; others are looked for with a later record
 SHAPE: Final = """\
 ways:
   - peers: [10.8.0.0/16]        # left out: every backend
@@ -66,7 +70,7 @@ class Ways:
         """The way as far as it is known; None starts to find it out. ``now`` is ``loop.time()``."""
         key = (local, peer)
         due, way = self._found.get(key, (0.0, None))
-        if now >= due and key not in self._looking:
+        if now >= due and key not in self._looking and len(self._looking) < MOST_LOOKING:
             self._looking[key] = asyncio.get_running_loop().create_task(self._find(key))
         return way
 
@@ -76,6 +80,9 @@ class Ways:
             way = await asyncio.to_thread(self._look, *key)
         except NoWay as problem:
             self._unknown(str(problem))
+        except Exception as problem:  # else each record of this backend would have it asked again, at once
+            log.exception("the way to a backend could not be looked for")
+            self._unknown(f"the way to {key[1]} could not be looked for: {problem!r}")
         finally:
             self._looking.pop(key, None)
         if len(self._found) >= MOST:
@@ -131,6 +138,8 @@ class Fixed:
 
 def named(names: Sequence[str]) -> Fixed:
     """One way for all: over the interfaces of these names. Raises `SettingsError` where one is not there."""
+    if not 1 <= len(names) <= MOST_TAPS or len(set(names)) != len(names):
+        raise SettingsError(f"--interfaces names 1 to {MOST_TAPS} interfaces, each once, from the proxy to the backend")
     for name in names:
         _ifindex(name, SettingsError, "--interfaces")
     between = tuple(_bridge(one) if _bridge(one) == _bridge(other) else "" for one, other in pairwise(names))

@@ -119,13 +119,17 @@ class Owner(Protocol):
 
 
 def begin(owner: Owner) -> Reading | None:
-    """A connection as it is now; its probe is made the first time."""
+    """A connection as it is now; its probe is made the first time. None where no descriptor is left for one: what
+    watches a request is no reason to fail it."""
     probe = owner.probe
     if probe is None:
         sock = owner.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return None
-        probe = owner.probe = Probe(sock.fileno())
+        try:
+            probe = owner.probe = Probe(sock.fileno())
+        except OSError:
+            return None
     return probe.read()
 
 

@@ -124,7 +124,10 @@ cpdef Reading begin(object owner):
         sock = owner.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return None
-        probe = Probe(sock.fileno())
+        try:
+            probe = Probe(sock.fileno())
+        except OSError:
+            return None
         owner.probe = probe
     return probe.read()
 

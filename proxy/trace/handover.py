@@ -173,11 +173,13 @@ class Handover:
         if not self._path or now < self._due:
             return self.listening
         self._due = now + LOOK
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, kind)
             self._socket.connect(self._path)
-        except (OSError, ValueError):  # not there, nobody behind it, not ours to write to; a path that cannot be
+        # Not there, nobody behind it, not ours to write to; a path that cannot be; no descriptor left.
+        except (OSError, ValueError):
             self._leave()
         else:
             self.listening = True

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.layers.join import Joiner
-from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets
+from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets, parse
 from proxy.layers.split import Layout, Missing, Split
 from proxy.layers.stream import PACKETS
 from proxy.trace.handover import FAILED, TUNNEL, Record
+from tests.layers.blocks import Segment as Wired
+from tests.layers.blocks import block
 from tests.layers.path import DOWN, MS, START, UP, US, Ask, Hop, Net, Segment
 
 NAMES = tuple(f"place {number}" for number in range(7))
@@ -369,6 +371,31 @@ def test_memory_is_bounded() -> None:
     assert joiner.join(records[-1]._replace(write_ns=2**62, first_byte_ns=2**62, end_ns=2**62), layout(2)) == Missing(
         "no-packets", "connection not seen"
     )
+
+
+def test_a_table_that_fills_up_makes_room_by_what_was_idle_longest() -> None:
+    flows = Flows(16)
+    joiner = Joiner(flows)
+    for number in range(16):
+        packets = Packets()
+        made = Wired(
+            source="10.8.0.2",
+            target="10.8.0.9",
+            source_port=5000 + number,
+            target_port=80,
+            ts_ns=START + number * 1000 * MS,
+        )
+        assert parse(block([made.frame()]), flows, packets) == 1
+        joiner.feed(0, packets)
+    joiner.forget(START)
+    assert len(flows) == 16  # so many are in use
+    joiner.forget(START + 16_000 * MS)
+    assert 1 <= len(flows) <= 12  # by far not idle for `IDLE_NS`
+    assert sorted(joiner._known) == list(flows)
+    assert max(flows[number].low_port for number in flows) == 5015
+    left = len(flows)
+    joiner.forget(START + 20_000 * MS)
+    assert len(flows) == left  # there is room
 
 
 def test_one_connection_keeps_its_latest_packets() -> None:

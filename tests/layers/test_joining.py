@@ -199,3 +199,18 @@ def test_durations(ns: int, text: str) -> None:
 def test_addresses() -> None:
     assert spans.address(bytes(10) + b"\xff\xff\x0a\x00\x00\x01") == "10.0.0.1"
     assert spans.address(bytes(15) + b"\x01") == "::1"
+
+
+def test_a_clock_that_is_set_back_does_not_blind_it_for_as_long() -> None:
+    bench = Bench()
+    net, (record,) = run(Ask())
+    hour = 3600 * 1000 * MS
+    bench.joining.add(record._replace(end_ns=record.end_ns + hour))
+    bench.joining.forget(record.end_ns + hour)
+    bench.joining.forget(record.end_ns - MS)
+    assert (bench.joining.pending, bench.tally.missing["order"]) == (0, 1)
+    assert len(bench.said) == 1
+    bench.hear(net)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert (bench.tally.joined, len(bench.said)) == (1, 1)

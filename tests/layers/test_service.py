@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from proxy.layers import service
-from proxy.layers.select import program
+from proxy.layers.select import MOST_PEERS, program
 from proxy.layers.service import Plan, Service
 from proxy.layers.ways import Address, NoWay, Way
 from proxy.settings import Tracing
 from proxy.settings_wire import PortRange
-from proxy.trace.handover import Record, pack
+from proxy.trace.handover import SIZE, Record, pack
 from tests.layers.path import Ask, Hop, Net
 
 PORTS = PortRange(57344, 60999)
@@ -107,6 +107,58 @@ async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_pat
     assert await asyncio.wait_for(ending, 10.0) == 0
     assert one._tally.missing["no-tap"] == 2  # tried before the end
     assert not (tmp_path / "wire.sock").exists()
+
+
+async def test_an_attempt_of_the_future_does_not_wait_for_it(made: tuple[Service, list[bytes]]) -> None:
+    one, _ = made
+    for _ in range(10):
+        one._take(of(58_000)._replace(end_ns=(1 << 64) - 1))
+    assert (one._joining.pending, one._tally.missing["record"]) == (0, 10)
+    one._take(of(58_000))
+    assert one._joining.pending == 1
+
+
+async def test_ports_of_no_backend_do_not_change_the_filter_for_ever(made: tuple[Service, list[bytes]]) -> None:
+    one, chosen = made
+    for port in range(1, 1000):
+        one._take(of(40_000, port))
+    assert chosen[-1] == program(None, ())
+    assert len(chosen) == len(one._peers) == MOST_PEERS + 1
+
+
+def test_datagrams_that_are_none_are_one_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = Service(plan(tmp_path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect(str(tmp_path / "wire.sock"))
+        for number in range(9):
+            out.send(bytes([number]) * SIZE)
+            one._receive()
+    assert one._tally.malformed == 9
+    assert capsys.readouterr().err.count("a datagram was no record") == 1
+    one._inbox.close()
+
+
+async def test_what_fails_within_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service, "TICK", 0.01)
+    one = Service(plan(tmp_path))
+    tries: list[int] = []
+
+    def fail(*_: object) -> None:
+        tries.append(1)
+        raise RuntimeError("not thought of")
+
+    monkeypatch.setattr(one._joining, "due", lambda now_ns: True)
+    monkeypatch.setattr(one._joining, "step", fail)
+    ending = asyncio.create_task(one.run())
+    async with asyncio.timeout(10.0):
+        while len(tries) < 3:
+            await asyncio.sleep(0.01)
+        one._stopping.set()
+        assert await ending == 0
+    said = capsys.readouterr().err
+    assert said.count("a bug, please report it") == said.count("RuntimeError: not thought of") == 1
 
 
 async def test_a_path_that_another_has_taken_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -132,3 +133,16 @@ async def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.M
     with pytest.raises(NotPermitted):
         bench.taps.use([interface(1)], 0.0)
     assert len(bench.taps) == 0
+
+
+async def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    monkeypatch.setattr(taps, "_once", refuse)
+    with pytest.raises(TapError, match=r"lo shows each packet twice.*Linux 4\.20"):
+        bench.taps.use([Interface("lo", 1)], 0.0)
+    assert len(bench.taps) == 0
+    assert bench.rings[1].closed

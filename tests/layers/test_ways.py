@@ -60,6 +60,9 @@ def test_names_on_the_command_line() -> None:
     assert ways.named(["lo"])(HERE, THERE) == Way((LO,), ())
     with pytest.raises(SettingsError, match="--interfaces: there is no interface 'no-such-0' here"):
         ways.named(["lo", "no-such-0"])
+    for names in (["lo", "lo"], ["lo"] * 9):
+        with pytest.raises(SettingsError, match="--interfaces names 1 to 8 interfaces, each once"):
+            ways.named(names)
 
 
 class Looks:
@@ -126,3 +129,32 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         known.of(HERE, ipaddress.IPv4Address(number), now)
         await settle(known)
         assert len(known._found) <= 10
+
+
+async def test_what_is_looked_for_at_a_time_is_bounded() -> None:
+    look = Looks(Way((LO,), ()))
+    known = Ways(look, lambda way: None, pytest.fail)
+    now = asyncio.get_running_loop().time()
+    for number in range(1000):
+        known.of(HERE, ipaddress.IPv4Address(number), now)
+    assert len(known._looking) == ways.MOST_LOOKING
+    await settle(known)
+    known.of(HERE, ipaddress.IPv4Address(999), now)
+    await settle(known)
+    assert look.calls == ways.MOST_LOOKING + 1
+
+
+async def test_a_look_that_fails_is_not_repeated_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    calls, said = list[ways.Address](), list[str]()
+
+    def look(local: ways.Address, peer: ways.Address) -> Way:
+        calls.append(peer)
+        raise KeyError("oif")
+
+    known = Ways(look, lambda way: None, said.append)
+    now = asyncio.get_running_loop().time()
+    for _ in range(3):
+        assert known.of(HERE, THERE, now) is None
+        await settle(known)
+    assert (len(calls), said) == (1, ["the way to 10.0.0.2 could not be looked for: KeyError('oif')"])
+    assert "Traceback" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 import time
@@ -149,3 +150,25 @@ def test_what_cannot_be_asked(form: Any) -> None:
     assert form.begin(owner(one)) is None
     with pytest.raises(OSError, match="Bad file descriptor"):
         form.Probe(1 << 20)
+
+
+@pytest.mark.parametrize("form", [tcp_info, TWIN])
+def test_without_a_descriptor_left_there_is_no_account_and_no_failure(pair: Any, form: Any) -> None:
+    one, _ = pair
+    mine: Any = owner(one)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (one.fileno() + 1, limits[1]))
+    spare: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                spare.append(os.dup(one.fileno()))
+        assert form.begin(mine) is None
+        assert mine.probe is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in spare:
+            os.close(descriptor)
+    assert form.begin(mine) is not None
+    probe: Any = mine.probe
+    probe.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -221,3 +222,16 @@ def test_its_socket_is_closed(tmp_path: Path) -> None:
         hands.close()
         assert not hands.look(9.0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_a_descriptor_left_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with listener(tmp_path / "wire.sock"):
+        one = Handover(str(tmp_path / "wire.sock"))
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socket", refuse)
+            assert one.look(0.0) is False
+        assert one.look(LOOK) is True
+        one.close()
