@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.measure.machine import ROOT
+from benchmarks.measure.priority import yielding
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import SPANWAY
@@ -33,11 +35,15 @@ class Wire(Scenario):
     what: ClassVar = (
         f"CPU per request and throughput at saturation ({CONNECTIONS} connections), with nobody at the wire's socket "
         "and with 'spanway wire' listening to the loopback interface. It runs on "
-        "the load's CPU and joins what it is told of, so that at 100 % throughput also shows a load that has less of "
-        "a CPU. Needs root, or CAP_NET_RAW."
+        "the load's CPU and leaves it to the load (SCHED_IDLE), so that the figures are the proxy's price, and joins "
+        "what it has time for: 'joined' says how much of what it was told of. Needs root, or CAP_NET_RAW."
     )
     variants: ClassVar = (SPANWAY, "spanway-1")
-    metrics: ClassVar = (*CPU_METRICS, Metric("wire", "CPU of the wire, of one processor", ""))
+    metrics: ClassVar = (
+        *CPU_METRICS,
+        Metric("wire", "CPU of the wire, of one processor", ""),
+        Metric("joined", "joined of the attempts it was told of", "", less_is_better=False),
+    )
     axis: ClassVar = "listening: "
 
     def points(self, _level: Level) -> Sequence[Point]:
@@ -59,10 +65,12 @@ class Wire(Scenario):
             return Reading({**reading.values, "wire": 0.0}, reading.faults, reading.noise)
         with listening(lab) as process:
             begun, before = time.monotonic(), _cpu_s(process.pid)
-            reading = saturate(lab, peer, variant, CONNECTIONS)
+            with yielding([process.pid]):
+                reading = saturate(lab, peer, variant, CONNECTIONS)
             share = (_cpu_s(process.pid) - before) / (time.monotonic() - begun)
         time.sleep(LOOK)
-        return Reading({**reading.values, "wire": share}, reading.faults, reading.noise)
+        values = {**reading.values, "wire": share, "joined": _joined(process.log.read_text(errors="replace"))}
+        return Reading(values, reading.faults, reading.noise)
 
 
 @contextlib.contextmanager
@@ -84,6 +92,13 @@ def permitted() -> bool:
     except OSError:
         return False
     return True
+
+
+def _joined(said: str) -> float:
+    """The share of what `spanway wire` was told of, by its status lines; 0 where it was told of nothing."""
+    joined = sum(map(int, re.findall(r"(\d+) joined", said)))
+    missing = sum(map(int, re.findall(r"(\d+) missing \(", said)))
+    return joined / max(1, joined + missing)
 
 
 def _cpu_s(pid: int) -> float:

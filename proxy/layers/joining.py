@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 WAIT_NS: Final = AFTER_NS
 """From an attempt's end until it is tried."""
 MOST: Final = 8192
-"""Records that wait; later ones are dropped, and counted. Some 4 MB."""
+"""Records that wait; while there are so many, others are missing for `BUSY`. Some 4 MB."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
 _BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
+BUSY: Final = "busy"
+"""Reason: more attempts are recorded than there is time to join."""
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
@@ -119,7 +121,7 @@ class Joining:
         if self._describe is not None and resolved is not None:
             self._describe(record, resolved.way)
         if len(self._waiting) >= MOST:
-            self._tally.dropped += 1
+            self._tally.missing[BUSY] += 1
             return
         self._arrived += 1
         heapq.heappush(self._waiting, _Waiting(record.end_ns + WAIT_NS, self._arrived, record))

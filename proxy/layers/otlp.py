@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -27,6 +28,8 @@ _SAMPLED: Final = 0x001
 _LOCAL: Final = 0x100  # the parent is known not to be remote
 _REMOTE: Final = 0x300
 _TEXT_LIMIT: Final = 4096  # bytes of a text
+_head: Final = lru_cache(512)(integer_head)  # some dozens of names, each in a few widths
+_boolean: Final = lru_cache(64)(boolean)
 
 Value = str | int | bool
 
@@ -70,9 +73,9 @@ def span(
 def _attribute(key: str, value: Value) -> bytes:
     match value:
         case bool():
-            return boolean(key, value)
+            return _boolean(key, value)
         case int():
             encoded = varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
-            return integer_head(key, len(encoded)) + encoded
+            return _head(key, len(encoded)) + encoded
         case str():
             return text(key, utf8(value.encode("utf-8", "replace"), _TEXT_LIMIT))

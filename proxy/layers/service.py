@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import signal
@@ -50,6 +51,9 @@ log: Final = logging.getLogger(__name__)
 
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
+SHARE: Final = 0.5  # of one processor, for all that is done here: the machine is there for requests
+LEAST: Final = 0.002  # seconds of joining between two looks all the same, where packets alone take as much
+SETTLE_NS: Final = 2_000_000_000  # within half of it a proxy knows that somebody listens (`handover.LOOK`)
 TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
 LOOK: Final = 5.0  # seconds between two clearances of old packets
 READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
@@ -100,6 +104,7 @@ class Service:
         self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, describe)
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         self._inside = self._outside = 0  # records lately, by their local port
+        self._settled_ns = time.time_ns() + SETTLE_NS
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._stopping: Final = asyncio.Event()
@@ -202,9 +207,10 @@ class Service:
         """Whether packets to this backend are taken whatever the local port, from now on at the latest.
 
         The proxy keeps to its ports where its kernel can, and as long as one is free; else any port is used.
-        A connection that is older than the proxy's knowledge of us is no reason to look at all others.
+        A connection that is older than the proxy's knowledge of us is no reason to look at all others, nor is an
+        attempt that was under way by then: the packets of a whole site would be ours for seconds.
         """
-        if not self._plan.widen:
+        if not self._plan.widen or record.write_ns < self._settled_ns:
             return False
         self._outside += 1
         if not self._peers and self._outside <= self._inside:
@@ -243,15 +249,20 @@ class Service:
     # Now and then
 
     async def _tick(self) -> None:
-        """Join what is due, in slices."""
+        """Join what is due, in slices, as far as our share of a processor goes."""
+        left = SLICE
+        then, used = time.monotonic(), time.thread_time()
         while True:
             if self._joining.due(time.time_ns()):
-                self._guard(self._join)
-            await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
+                self._guard(functools.partial(self._join, min(max(left, LEAST), SLICE)))
+            await asyncio.sleep(STEP / 4 if left > LEAST and self._joining.due(time.time_ns()) else STEP)
+            now, spent = time.monotonic(), time.thread_time()
+            left = min(left + SHARE * (now - then) - (spent - used), SLICE)
+            then, used = now, spent
 
-    def _join(self) -> None:
+    def _join(self, seconds: float) -> None:
         self._hear()
-        self._joining.step(time.time_ns(), SLICE)
+        self._joining.step(time.time_ns(), seconds)
 
     def _guard(self, what: Callable[[], None]) -> None:
         """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.layers import otlp
@@ -127,6 +128,7 @@ def _direction(segment: str) -> str:
     return RESPONSE if segment == PROXY_RECEIVE or segment.endswith("<") else REQUEST
 
 
+@lru_cache(1024)
 def address(packed: bytes) -> str:
     """An address of 16 bytes as text, IPv4 without its prefix."""
     found = ipaddress.IPv6Address(packed)

@@ -1,6 +1,6 @@
 """What `spanway wire` counts, and its pages: a few numbers by name, as Prometheus reads them.
 
-Every record that arrives ends in exactly one count: joined, missing for a reason, or dropped before it was tried.
+Every record that arrives ends in exactly one count: joined, or missing for a reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Tally:
     def __init__(self) -> None:
         self.received = 0  # records
         self.malformed = 0  # datagrams that are no records of this version
-        self.dropped = 0  # records given up, as too many waited
         self.joined = 0
         self.incomplete = 0  # of those joined: a ring had drops meanwhile
         self.missing: Final[Counter[str]] = Counter()  # by reason
@@ -54,7 +53,6 @@ class Tally:
             "joined": self.joined,
             "packets": self.packets.total(),
             "packets lost by rings": self.drops.total(),
-            "records dropped": self.dropped,
             "datagrams that were no records": self.malformed,
             **{f"missing ({reason})": number for reason, number in sorted(self.missing.items())},
         }
@@ -91,7 +89,6 @@ class _Families(Collector):
         for name, text, number in (
             ("records_received", "Records that a proxy has handed over.", tally.received),
             ("records_malformed", "Datagrams that were no records of this version.", tally.malformed),
-            ("records_dropped", "Records given up, as too many waited.", tally.dropped),
             ("joined", "Attempts joined exactly with their packets.", tally.joined),
             ("incomplete", "Of those: while a ring dropped packets.", tally.incomplete),
             ("spans", "Spans given to the exporter.", tally.spans),

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from proxy.net.tcp_info cimport Reading
 from proxy.trace import encode, numbers, semconv, wire
 from proxy.trace.record cimport AttemptRecord, RequestRecord
 
@@ -21,6 +22,8 @@ cdef enum:
     SHORT = 256  # bytes of a path or query that is written here
     NARROW = 14  # bits of a padded varint of two bytes (`wire.NARROW_BITS`)
     WIDE = 28
+    WIDEST = 42
+    ACCOUNT = 1024  # bytes of the row of a kernel's account: seven figures
 
 cdef bytes IDS = encode._pack_ids(
     encode._TRACE_ID, bytes(16), encode._SPAN_ID, bytes(8), encode._START, 0, encode._END, 0, encode._FLAGS, 0
@@ -75,6 +78,19 @@ cdef Py_ssize_t MOST_HOST = encode._CACHED_HOST, MOST_METHOD = encode._CACHED_ME
 cdef Py_ssize_t MOST_AGENT = encode._CACHED_AGENT, MOST_ADDRESS = encode._CACHED_ADDRESS
 
 
+# The kernel's account, in the order of `numbers.tcp`: each figure's head for a varint of 2, 4 and 6 bytes.
+cdef tuple ACCOUNTS = tuple([
+    tuple([wire.integer_head(attribute.name, width) for width in (2, 4, 6)])
+    for attribute in (
+        semconv.TCP_RTT_US, semconv.TCP_MIN_RTT_US, semconv.TCP_SEGMENTS, semconv.TCP_RETRANSMITTED,
+        semconv.TCP_RWND_LIMITED_US, semconv.TCP_SNDBUF_LIMITED_US, semconv.TCP_DELIVERY_RATE,
+    )
+])
+
+if sum([len(heads[2]) + 6 for heads in ACCOUNTS]) > ACCOUNT:
+    raise ImportError("the kernel's account has no room in proxy.trace.encoder; give it more")
+
+
 cdef class ServerChunk:
     """What `chunks.Chunks.server` made, and of what."""
 
@@ -120,6 +136,49 @@ cdef inline void low(unsigned char* at, unsigned int value) noexcept nogil:
 cdef inline void wide(unsigned char* at, unsigned int value) noexcept nogil:
     low(at, value & 0x3FFF)
     narrow(at + 2, value >> NARROW)
+
+
+cdef inline void figure(unsigned char** at, size_t number, long long value) noexcept:
+    """A figure of `ACCOUNTS` below 2**42, as wide as `wire.integer_writer` makes it; none that is not above 0."""
+    cdef tuple heads
+    if value <= 0:
+        return
+    heads = <tuple>ACCOUNTS[number]
+    if not value >> NARROW:
+        put(at, <bytes>heads[0])
+        narrow(at[0], value)
+        at[0] += 2
+    elif not value >> WIDE:
+        put(at, <bytes>heads[1])
+        wide(at[0], value)
+        at[0] += 4
+    else:
+        put(at, <bytes>heads[2])
+        low(at[0], value & 0x3FFF)
+        wide(at[0] + 2, value >> NARROW)
+        at[0] += 6
+
+
+cdef bytes account(object tcp):
+    """See `numbers.tcp`."""
+    cdef unsigned char row[ACCOUNT]
+    cdef unsigned char* at = row
+    cdef Reading reading
+    if type(tcp) is not Reading:
+        return numbers.tcp(tcp)
+    reading = <Reading>tcp
+    if (reading.delivery_rate | reading.rwnd_limited_us | reading.sndbuf_limited_us) >> WIDEST:
+        return numbers.tcp(tcp)  # a kernel's nonsense, mostly
+    if (reading.rtt_us | reading.min_rtt_us | reading.segments | reading.retransmitted) >> WIDEST:
+        return numbers.tcp(tcp)
+    figure(&at, 0, reading.rtt_us)
+    figure(&at, 1, reading.min_rtt_us)
+    figure(&at, 2, reading.segments)
+    figure(&at, 3, reading.retransmitted)
+    figure(&at, 4, reading.rwnd_limited_us)
+    figure(&at, 5, reading.sndbuf_limited_us)
+    figure(&at, 6, reading.delivery_rate)
+    return PyBytes_FromStringAndSize(<char*>row, at - row)
 
 
 cdef inline void ids(
@@ -229,7 +288,7 @@ cdef class Encoder:
         if record.request_body_size:
             extra = encode._write_request_size(record.request_body_size)
         if record.tcp is not None:
-            extra = extra + <bytes>numbers.tcp(record.tcp)
+            extra = extra + account(record.tcp)
         if end < start:
             end = start
         # Negative is what never happened; it has bits above every width, as what is too large has.
@@ -320,7 +379,7 @@ cdef class Encoder:
         if attempt.connect_ns or attempt.queue_ns or attempt.dns_ns or attempt.tls_ns:
             opening = numbers.opening(attempt)
         if attempt.tcp is not None:
-            opening = opening + <bytes>numbers.tcp(attempt.tcp)
+            opening = opening + account(attempt.tcp)
         total = len(head) + len(odd) + len(opening)
         total += len(chunk.chunk) + len(ends) + len(url_head)
         total += length + len(state)

@@ -8,6 +8,7 @@ this one by `semconv`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from proxy.trace.semconv import Attribute
@@ -104,6 +105,7 @@ VERDICTS: Final[dict[str, str]] = {
 """Values of `spanway.wait.verdict`."""
 
 
+@lru_cache(256)
 def place_us(place: str) -> str:
     """The name of the attribute with the time at a place, in microseconds."""
     return US + re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")

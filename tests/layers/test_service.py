@@ -38,6 +38,7 @@ def plan(folder: Path, *, widen: bool = True) -> Plan:
 
 @pytest.fixture
 async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Service, list[bytes]]]:
+    monkeypatch.setattr(service, "SETTLE_NS", 0)
     one = Service(plan(tmp_path))
     chosen: list[bytes] = []
     monkeypatch.setattr(one._taps, "select", chosen.append)
@@ -47,7 +48,7 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 def of(port: int, peer_port: int = 8000) -> Record:
-    return RECORD._replace(local_port=port, peer_port=peer_port, end_ns=time.time_ns())
+    return RECORD._replace(local_port=port, peer_port=peer_port, write_ns=time.time_ns(), end_ns=time.time_ns())
 
 
 async def test_where_everything_is_recorded_the_backends_ports_choose(made: tuple[Service, list[bytes]]) -> None:
@@ -67,6 +68,16 @@ async def test_a_stray_connection_does_not_widen_the_filter(made: tuple[Service,
     assert chosen == []
     assert one._joining.pending == 10
     assert one._tally.missing["port"] == 1
+
+
+async def test_an_attempt_from_before_the_proxy_knew_does_not_widen_the_filter(tmp_path: Path) -> None:
+    one = Service(plan(tmp_path))
+    one._take(of(40_000))
+    assert (one._peers, one._tally.missing["port"]) == (set(), 1)
+    one._take(of(40_000)._replace(write_ns=time.time_ns() + service.SETTLE_NS))
+    assert (one._peers, one._joining.pending) == ({8000}, 1)
+    one._inbox.close()
+    one._ways.close()
 
 
 async def test_the_filter_narrows_again(made: tuple[Service, list[bytes]]) -> None:

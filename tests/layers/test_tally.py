@@ -11,8 +11,8 @@ from proxy.trace.ledger import ExportCounters
 
 def counted() -> Tally:
     tally = Tally()
-    tally.received, tally.joined, tally.dropped, tally.malformed = 10, 7, 1, 1
-    tally.missing.update({"no-anchor": 1, "hole": 1})
+    tally.received, tally.joined, tally.malformed = 10, 7, 1
+    tally.missing.update({"no-anchor": 1, "hole": 1, "busy": 1})
     tally.verdicts.update({"switch": 6, "loss at ovs br0": 1})
     tally.packets.update({"veth0": 100, "veth1": 90})
     tally.drops["veth1"] = 3
