@@ -37,6 +37,7 @@ SHORT = {
     "proxy/demo/bodies.py",
     "proxy/demo/cart.py",
     "proxy/demo/collector.py",
+    "proxy/layers/complaints.py",
     "proxy/layers/packet.py",
     "proxy/meaning.py",
     "proxy/layers/ovs/fdb.py",

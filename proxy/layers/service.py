@@ -15,13 +15,12 @@ import functools
 import ipaddress
 import logging
 import signal
-import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
 from proxy.errors import SettingsError
+from proxy.layers.complaints import Complaints, say
 from proxy.layers.inbox import Inbox
 from proxy.layers.joining import WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
@@ -37,7 +36,6 @@ from proxy.trace.handover import records
 from proxy.trace.semconv import SCHEMA_URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from proxy.layers.find import OpenVSwitch
@@ -60,9 +58,7 @@ READ: Final = 15.0  # seconds between two looks at the switch's counters, as Pro
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 DATAGRAMS: Final = 256  # read at a time
-REPEAT: Final = 60.0  # seconds until the same complaint is made again
 NARROW: Final = 8  # times as many records of the proxy's ports as of others, before only those are listened to again
-MOST_COMPLAINTS: Final = 64  # remembered
 AHEAD_NS: Final = 1_000_000_000  # an attempt that ends so much later than now is none: it would wait for ever
 
 
@@ -90,6 +86,7 @@ class Service:
     def __init__(self, plan: Plan) -> None:
         self._plan: Final = plan
         self._tally: Final = Tally()
+        self._complaints: Final = Complaints()
         self._exporter: Final = Exporter(
             plan.tracing,
             plan.transport,
@@ -98,10 +95,12 @@ class Service:
             schema_url=SCHEMA_URL,
         )
         self._inbox: Final = Inbox(plan.socket)
-        self._ways: Final = Ways(plan.look, self._open, self._complain)
-        self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complain)
+        self._ways: Final = Ways(plan.look, self._open, self._complaints.make)
+        self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complaints.make)
         describe = None if self._switching is None else self._switching.describe
-        self._joining: Final = Joining(self._tally, self._resolve, self._exporter.offer, self._complain, describe)
+        self._joining: Final = Joining(
+            self._tally, self._resolve, self._exporter.offer, self._complaints.make, describe
+        )
         self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
         self._inside = self._outside = 0  # records lately, by their local port
         self._settled_ns = time.time_ns() + SETTLE_NS
@@ -109,7 +108,6 @@ class Service:
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._stopping: Final = asyncio.Event()
         self._said: dict[str, int] = {}
-        self._complaints: dict[str, float] = {}
         self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
         self._counted_ns = time.time_ns()  # when rings were last asked for their drops
         self._code = 0
@@ -156,7 +154,7 @@ class Service:
         self._inbox.close()  # from now on the proxy knows that nobody listens
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
-            self._guard(self._join)
+            self._complaints.guard(functools.partial(self._join, SLICE))
             await asyncio.sleep(STEP if self._joining.pending else 0)
         self._ways.close()
         if self._switching is not None:
@@ -177,7 +175,7 @@ class Service:
                     self._take(record)
             except ValueError as problem:
                 tally.malformed += 1
-                self._complain(f"a datagram was no record: {problem}", "malformed")
+                self._complaints.make(f"a datagram was no record: {problem}", "malformed")
 
     def _take(self, record: Record) -> None:
         ports = self._plan.ports
@@ -189,7 +187,7 @@ class Service:
         elif ports is not None and not self._widened(record):
             self._tally.missing["port"] += 1
             if not self._plan.widen:
-                self._complain(
+                self._complaints.make(
                     f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: "
                     "their packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
                 )
@@ -233,7 +231,7 @@ class Service:
             slots = self._taps.use(way.interfaces, asyncio.get_running_loop().time())
         except TapError as problem:
             self._trouble["taps"] = str(problem)
-            self._complain(str(problem))
+            self._complaints.make(str(problem))
             if isinstance(problem, NoInterface):
                 for interface in way.interfaces:
                     self._ways.forget(interface.name)
@@ -254,7 +252,7 @@ class Service:
         then, used = time.monotonic(), time.thread_time()
         while True:
             if self._joining.due(time.time_ns()):
-                self._guard(functools.partial(self._join, min(max(left, LEAST), SLICE)))
+                self._complaints.guard(functools.partial(self._join, min(max(left, LEAST), SLICE)))
             await asyncio.sleep(STEP / 4 if left > LEAST and self._joining.due(time.time_ns()) else STEP)
             now, spent = time.monotonic(), time.thread_time()
             left = min(left + SHARE * (now - then) - (spent - used), SLICE)
@@ -263,13 +261,6 @@ class Service:
     def _join(self, seconds: float) -> None:
         self._hear()
         self._joining.step(time.time_ns(), seconds)
-
-    def _guard(self, what: Callable[[], None]) -> None:
-        """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""
-        try:
-            what()
-        except Exception as problem:
-            self._complain(f"a bug, please report it: {''.join(traceback.format_exception(problem))}", repr(problem))
 
     def _hear(self) -> None:
         """Take in every packet that there is, and what was lost: before the records of that time, always."""
@@ -289,7 +280,7 @@ class Service:
             await asyncio.sleep(TICK)
             now = loop.time()
             self._exporter.tick(now)
-            self._guard(self._look_after)
+            self._complaints.guard(self._look_after)
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())
@@ -322,15 +313,6 @@ class Service:
         if line:
             say(line)
 
-    def _complain(self, text: str, about: str = "") -> None:
-        """Say it, but the same thing, or anything ``about`` the same, only once a minute."""
-        now, about = time.monotonic(), about or text
-        if now >= self._complaints.get(about, 0.0):
-            if len(self._complaints) >= MOST_COMPLAINTS:
-                self._complaints.clear()
-            self._complaints[about] = now + REPEAT
-            say(text)
-
     # Pages
 
     def reasons(self) -> tuple[str, ...]:
@@ -353,9 +335,3 @@ class Service:
 def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.IPv6Address(packed)
     return address.ipv4_mapped or address
-
-
-def say(text: str) -> None:
-    """One line on standard error."""
-    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
-    sys.stderr.flush()

@@ -197,7 +197,11 @@ class FakeApiServer:
         assert runner.server is not None
         for site in list(runner.sites):
             await site.stop()
-        await asyncio.sleep(0.02)  # whose handshake is under way is a connection then, and can be cut
+        await asyncio.sleep(0)
+        # Whose handshake is under way is a connection after it, and can be cut: asyncio accepts each in a task.
+        opening = [each for each in asyncio.all_tasks() if "_accept_connection2" in repr(each.get_coro())]
+        if opening:
+            await asyncio.wait(opening, timeout=2.0)
         for connection in list(runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()

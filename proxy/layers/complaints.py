@@ -1,0 +1,46 @@
+"""What `spanway wire` says on standard error: a line at a time, the same complaint once a minute, no bug fatal."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPEAT: Final = 60.0  # seconds until the same complaint is made again
+MOST: Final = 64  # complaints remembered
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
+    sys.stderr.flush()
+
+
+class Complaints:
+    """Says what is wrong, without flooding whoever reads it: strangers may cause the same trouble at will."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"Complaints({len(self._until)} remembered)"
+
+    def make(self, text: str, about: str = "") -> None:
+        """Say it, but the same thing, or anything ``about`` the same, only once a minute."""
+        now, about = time.monotonic(), about or text
+        if now >= self._until.get(about, 0.0):
+            if len(self._until) >= MOST:
+                self._until.clear()
+            self._until[about] = now + REPEAT
+            say(text)
+
+    def guard(self, what: Callable[[], None]) -> None:
+        """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""
+        try:
+            what()
+        except Exception as problem:
+            self.make(f"a bug, please report it: {''.join(traceback.format_exception(problem))}", repr(problem))
