@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
 import logging
 import signal
@@ -49,8 +48,6 @@ log: Final = logging.getLogger(__name__)
 
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
-SHARE: Final = 0.5  # of one processor, for all that is done here: the machine is there for requests
-LEAST: Final = 0.002  # seconds of joining between two looks all the same, where packets alone take as much
 SETTLE_NS: Final = 2_000_000_000  # within half of it a proxy knows that somebody listens (`handover.LOOK`)
 TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
 LOOK: Final = 5.0  # seconds between two clearances of old packets
@@ -154,7 +151,7 @@ class Service:
         self._inbox.close()  # from now on the proxy knows that nobody listens
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
-            self._complaints.guard(functools.partial(self._join, SLICE))
+            self._complaints.guard(self._join)
             await asyncio.sleep(STEP if self._joining.pending else 0)
         self._ways.close()
         if self._switching is not None:
@@ -247,20 +244,15 @@ class Service:
     # Now and then
 
     async def _tick(self) -> None:
-        """Join what is due, in slices, as far as our share of a processor goes."""
-        left = SLICE
-        then, used = time.monotonic(), time.thread_time()
+        """Join what is due, in slices."""
         while True:
             if self._joining.due(time.time_ns()):
-                self._complaints.guard(functools.partial(self._join, min(max(left, LEAST), SLICE)))
-            await asyncio.sleep(STEP / 4 if left > LEAST and self._joining.due(time.time_ns()) else STEP)
-            now, spent = time.monotonic(), time.thread_time()
-            left = min(left + SHARE * (now - then) - (spent - used), SLICE)
-            then, used = now, spent
+                self._complaints.guard(self._join)
+            await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
 
-    def _join(self, seconds: float) -> None:
+    def _join(self) -> None:
         self._hear()
-        self._joining.step(time.time_ns(), seconds)
+        self._joining.step(time.time_ns(), SLICE)
 
     def _hear(self) -> None:
         """Take in every packet that there is, and what was lost: before the records of that time, always."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 ALL: Final = "all"
-NICE: Final = 10  # requests first: a process of nice 0 gets nine times as much of a busy processor (sched(7))
 
 
 def run(settings: Settings, interfaces: str, places: str, ports: str, transport: Transport | None = None) -> int:
@@ -66,15 +64,7 @@ def run(settings: Settings, interfaces: str, places: str, ports: str, transport:
         admin=settings.admin,
         switch=switch,
     )
-    _yield()
     return uvloop.run(_serve(plan))
-
-
-def _yield() -> None:
-    """Let others go first, and never interrupt one that runs (sched(7), SCHED_BATCH): packets wait in their rings."""
-    os.nice(max(0, NICE - os.getpriority(os.PRIO_PROCESS, 0)))
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _serve(plan: Plan) -> int:

@@ -45,6 +45,7 @@ MOST: Final = 64
 """Records after which a datagram goes (9 KiB, and what one request may add). Those of a row of requests go together:
 the kernel's queue of a unix socket may hold as few as ten datagrams (net.unix.max_dgram_qlen).
 """
+KEPT: Final = 1024  # records that wait while the socket's queue is full: 140 KB
 
 LOOK: Final = 1.0  # seconds between two looks whether somebody listens
 _ROUTES: Final = 4096  # routes whose keys are remembered; a full table starts anew
@@ -149,7 +150,19 @@ class Handover:
     ``outside`` counts those of connections that it does not tap (`net.ports`).
     """
 
-    __slots__ = ("_due", "_path", "_records", "_routes", "_socket", "full", "gone", "listening", "outside", "sent")
+    __slots__ = (
+        "_due",
+        "_held",
+        "_path",
+        "_records",
+        "_routes",
+        "_socket",
+        "full",
+        "gone",
+        "listening",
+        "outside",
+        "sent",
+    )
 
     def __init__(self, path: str) -> None:
         """Hand over to the socket at ``path``; "" or ``off`` is nobody. Opens nothing that waits."""
@@ -157,6 +170,7 @@ class Handover:
         self._socket: socket.socket | None = None
         self._due = 0.0
         self._records: list[bytes] = []
+        self._held = 0  # of them, that the socket would not take the last time
         self._routes: dict[int, int] = {}
         self.listening = False
         self.sent = self.full = self.gone = self.outside = 0
@@ -210,31 +224,41 @@ class Handover:
                 key,
             )  # fmt: skip
             self._records.append(row)
-        if len(self._records) >= MOST:
+        if len(self._records) - self._held >= MOST:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was taken in; what cannot be sent at once is dropped and counted."""
-        if not self._records:
-            return
-        waiting, self._records = self._records, []
-        if self._socket is None or not self.listening:
-            self.gone += len(waiting)
-            return
-        try:
-            self._socket.send(b"".join(waiting))
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                self.full += len(waiting)
-            else:
-                self.gone += len(waiting)
-                self._leave()
-        else:
+        """Send what was taken in. What the socket does not take now waits for the next time; beyond `KEPT` records the
+        oldest are dropped and counted."""
+        if self._records and (self._socket is None or not self.listening):
+            self._lose()
+        while self._records and self._socket is not None:
+            waiting = self._records[:MOST]
+            try:
+                self._socket.send(b"".join(waiting))
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                    excess = max(len(self._records) - KEPT, 0)
+                    self.full += excess
+                    del self._records[:excess]
+                else:
+                    self._lose()
+                    self._leave()
+                break
             self.sent += len(waiting)
+            del self._records[:MOST]
+        self._held = len(self._records)
+
+    def _lose(self) -> None:
+        """Nobody is there to take what waits."""
+        self.gone += len(self._records)
+        self._records = []
 
     def close(self) -> None:
         """Send what is left, and hand over no more."""
         self.flush()
+        self.full += len(self._records)
+        self._records = []
         self._path = ""
         self._leave()
 

@@ -11,7 +11,7 @@ from proxy.layers.split import Missing, Split
 from tests.harness.namespaces import backend, laboratory
 from tests.layers.wired import Load, mixed, rings
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 PLACES = {2: ("link",), 4: ("link px", "switch", "link app")}
 

@@ -18,7 +18,7 @@ from tests.real.jaeger import Jaeger
 from tests.real.process import Process
 from tests.real.test_lab import remains
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 SECONDS: Final = 12
 WORDS: Final = re.compile(r"to blame +(.+?) for ")

@@ -14,7 +14,7 @@ from proxy.layers import ipfix
 from proxy.layers.ipfix import Reader, Sample
 from tests.harness.namespaces import backend, laboratory
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 PREFIX: Final = "ipfx"
 MARK: Final = 10  # DSCP

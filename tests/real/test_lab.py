@@ -21,7 +21,7 @@ from proxy.demo.lab.plan import Kind
 from tests.harness.namespaces import laboratory
 from tests.harness.proxy import ROOT
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 KINDS: Final[tuple[Kind, ...]] = ("ovs", "bridge", "veth")
 PREFIX: Final = "labt"

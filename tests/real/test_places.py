@@ -21,7 +21,7 @@ from proxy.layers.ovs.flow_trace import Connection
 from proxy.layers.ovs.rpc import OvsError
 from tests.harness.namespaces import backend, laboratory
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 PREFIX: Final = "plct"
 SECONDS: Final = 1.0  # an answer takes milliseconds; this is for a busy machine

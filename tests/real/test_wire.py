@@ -13,7 +13,7 @@ from tests.harness.collector import Span
 from tests.harness.namespaces import laboratory
 from tests.real.wired import Answered, Wired
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 PLACE_US = "spanway.wire.us."
 

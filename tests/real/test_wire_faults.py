@@ -17,7 +17,7 @@ from tests.harness.collector import Span
 from tests.harness.namespaces import laboratory
 from tests.real.wired import Answered, Wired
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MS: Final = 1_000_000
 COUNT: Final = 900

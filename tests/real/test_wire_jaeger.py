@@ -16,7 +16,7 @@ from tests.real.tree import Span, Trace
 from tests.real.wired import Wired
 from tests.trace.spans import batch, span
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 def tell(jaeger: Jaeger, answer: Answer) -> None:

@@ -17,7 +17,7 @@ from tests.harness.proxy import unsettled
 from tests.real.conftest import without
 from tests.real.wired import SPANWAY, Wired
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 def refused(*arguments: str, without: str = "") -> str:

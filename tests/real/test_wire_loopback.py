@@ -17,7 +17,7 @@ from tests.real.conftest import StartNginx, StartSpanway, without
 from tests.real.process import Process, free_ports
 from tests.real.wired import SPANWAY
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

@@ -178,6 +178,22 @@ def test_whoever_does_not_read_costs_records_and_no_time(tmp_path: Path) -> None
         hands.close()
 
 
+def test_what_a_full_queue_refuses_goes_with_the_next_flush(tmp_path: Path) -> None:
+    with listener(tmp_path / "s") as wire:
+        hands = sender(tmp_path / "s")
+        taken = 0
+        while hands.sent == taken:
+            hands.take(record(attempts=[attempt()]))
+            hands.flush()
+            taken += 1
+        arrived = 0
+        while arrived < taken:
+            arrived += len(wire.recv(65536)) // SIZE
+            hands.flush()
+        assert (hands.sent, hands.full, hands.gone) == (taken, 0, 0)
+        hands.close()
+
+
 def test_a_listener_that_leaves_is_noticed_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "s"
     hands = sender(path)
