@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers import start
-from proxy.layers.complaints import say
+from proxy.saying import say
 from proxy.settings import Settings, Tracing
 from proxy.trace.export import make_transport
 

@@ -1,23 +1,18 @@
-"""What `spanway wire` says on standard error: a line at a time, the same complaint once a minute, no bug fatal."""
+"""What `spanway wire` complains of: a line at a time, the same thing once a minute, and no bug is fatal."""
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Final
+
+from proxy.saying import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPEAT: Final = 60.0  # seconds until the same complaint is made again
 MOST: Final = 64  # complaints remembered
-
-
-def say(text: str) -> None:
-    """One line on standard error."""
-    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
-    sys.stderr.flush()
 
 
 class Complaints:
@@ -36,7 +31,7 @@ class Complaints:
             if len(self._until) >= MOST:
                 self._until.clear()
             self._until[about] = now + REPEAT
-            say(text)
+            say(" ".join(text.split()))  # a library's message may be of several lines
 
     def guard(self, what: Callable[[], None]) -> None:
         """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""

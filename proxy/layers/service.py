@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
 from proxy.errors import SettingsError
-from proxy.layers.complaints import Complaints, say
+from proxy.layers.complaints import Complaints
 from proxy.layers.inbox import Inbox
 from proxy.layers.joining import WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
@@ -29,6 +29,7 @@ from proxy.layers.switching import Switching
 from proxy.layers.tally import Tally, expose
 from proxy.layers.taps import Taps
 from proxy.layers.ways import Fixed, Ways
+from proxy.saying import say
 from proxy.trace import resource
 from proxy.trace.export import Exporter
 from proxy.trace.handover import records
@@ -128,7 +129,7 @@ class Service:
             if isinstance(self._plan.look, Fixed):
                 for way in self._plan.look.every():
                     self._open(way)
-            say(f"wire  {self._plan.socket}")
+            say(f"wire {self._plan.socket}")
             ticking = loop.create_task(self._tick())
             housekeeping = loop.create_task(self._keep_house())
             await self._stopping.wait()

@@ -15,10 +15,10 @@ import uvloop
 from proxy import __version__
 from proxy.errors import SettingsError
 from proxy.layers import ways
-from proxy.layers.complaints import say
 from proxy.layers.find import OpenVSwitch
 from proxy.layers.ovs import unixctl
 from proxy.layers.service import Plan, Service
+from proxy.saying import say
 from proxy.settings_wire import PortRange
 from proxy.trace.export import make_transport
 
