@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 WAIT_NS: Final = AFTER_NS
 """From an attempt's end until it is tried."""
+FIND_NS: Final = 500_000_000
+"""So much longer where the way of its connection is still being found out, which begins with the first record of a
+backend: the proxy hands several over at once, and the first of them may be due already."""
 MOST: Final = 8192
 """Records that wait; while there are so many, others are missing for `BUSY`. Some 4 MB."""
 KEPT_NS: Final = 30_000_000_000
@@ -124,7 +127,8 @@ class Joining:
             self._tally.missing[BUSY] += 1
             return
         self._arrived += 1
-        heapq.heappush(self._waiting, _Waiting(record.end_ns + WAIT_NS, self._arrived, record))
+        due_ns = record.end_ns + WAIT_NS + (FIND_NS if resolved is None else 0)
+        heapq.heappush(self._waiting, _Waiting(due_ns, self._arrived, record))
 
     def due(self, now_ns: int) -> bool:
         """Whether anything is to be joined by now."""

@@ -3,7 +3,8 @@
     proxy --(records, unix datagrams)--> Inbox --> Joining --> Exporter --(OTLP)--> collector
     interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
 
-A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks.
+A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks
+(and later where the way of its connection is still being found out).
 Nothing here waits for anything but the collector, and for that only in the exporter's thread.
 """
 

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from proxy.layers import joining, otlp, spans
 from proxy.layers.find import Interface
-from proxy.layers.joining import BUSY, NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
+from proxy.layers.joining import BUSY, FIND_NS, NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
@@ -119,7 +119,7 @@ def test_each_record_ends_in_one_count() -> None:
     bench.hear(net)
     bench.way = None
     bench.joining.add(records[0])
-    bench.joining.step(records[0].end_ns + WAIT_NS, 1.0)
+    bench.joining.step(records[0].end_ns + WAIT_NS + FIND_NS, 1.0)
     bench.way = Resolved((0, 1), WAY, 0)
     bench.joining.add(records[1])
     bench.joining.add(records[2]._replace(local_port=1))
@@ -127,6 +127,20 @@ def test_each_record_ends_in_one_count() -> None:
     bench.joining.step(records[3].end_ns + WAIT_NS, 1.0)
     assert bench.tally.joined == 1
     assert dict(bench.tally.missing) == {NO_TAP: 1, "no-packets": 1, "tunnel": 1}
+
+
+def test_records_that_are_due_as_they_arrive_wait_for_their_way_to_be_found() -> None:
+    bench = Bench()
+    net, records = run(*[Ask()] * 3)
+    bench.hear(net)
+    found, bench.way = bench.way, None
+    for record in records:
+        bench.joining.add(record)
+    now = records[-1].end_ns + WAIT_NS
+    assert not bench.joining.due(now)
+    bench.way = found
+    bench.joining.step(now + FIND_NS, 1.0)
+    assert (bench.tally.joined, dict(bench.tally.missing)) == (3, {})
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

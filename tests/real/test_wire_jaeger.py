@@ -52,7 +52,8 @@ def test_one_tree_per_request(tmp_path: Path, jaeger: Jaeger) -> None:
             assert answer.status == 200
             tell(jaeger, answer)
             traces.append(trace)
-        assert wired.settled(20)["joined"] == 20
+        counts = wired.settled(20)
+        assert counts["joined"] == 20, str(counts)
 
         def arrived() -> dict[str, Trace]:
             return {trace: jaeger.trace(trace) for trace in traces}
