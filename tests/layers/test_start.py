@@ -31,6 +31,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--otlp", "none", "--interfaces", "lo", "--places", "f"], "keep one of them"),
         (["--otlp", "none", "--places", "no-such-file"], "'no-such-file' cannot be read"),
         (["--otlp", "none", "--ports", "9-1"], "--ports: '9-1' is not auto, all or a range such as 57344-60999"),
+        (["--otlp", "none", "--ipfix", "4739x"], "--ipfix: '4739x' has no port"),
         (["--otlp", "none", "--prots", "all"], "there is no flag '--prots'; did you mean '--ports'?"),
     ],
 )
@@ -47,3 +48,9 @@ def test_ports() -> None:
     assert start._ports(USUAL, "auto") == (USUAL, True)
     assert start._ports(USUAL, "all") == (None, False)
     assert start._ports(USUAL, "1024-2000") == (PortRange(1024, 2000), False)
+
+
+def test_samples_are_listened_for_on_loopback() -> None:
+    assert start._collector("off") is None
+    assert str(start._collector("4739")) == "127.0.0.1:4739"
+    assert str(start._collector("10.8.0.1:4739")) == "10.8.0.1:4739"
