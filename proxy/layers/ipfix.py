@@ -20,8 +20,10 @@ A sample is a packet that an OpenFlow rule chose, or that the bridge's own sampl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
+import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from proxy.settings import Address
 PORT: Final = 4739  # UDP, registered with IANA
 VERSION: Final = 10
 MOST_TEMPLATES: Final = 1024  # Open vSwitch has 88 per observation domain
+BUFFER: Final = 4 << 20  # bytes asked for; the kernel gives at most net.core.rmem_max
 MOST_FIELDS: Final = 128  # of one template; Open vSwitch's largest has 70
 _HEADER: Final = struct.Struct(">HHIII")
 _SET: Final = struct.Struct(">HH")
@@ -281,6 +284,8 @@ class Collector(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It listens."""
         self._transport = cast("asyncio.DatagramTransport", transport)
+        with contextlib.suppress(OSError):  # a smaller buffer means that records are lost, and counted, earlier
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
     def datagram_received(self, data: bytes, _address: object) -> None:
         """Read one message."""

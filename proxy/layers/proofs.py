@@ -7,7 +7,7 @@ a millisecond more often than not, and then share their samples too.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -26,10 +26,10 @@ SLACK_US: Final = 3000
 """Around an attempt: samples are stamped up to a millisecond early (they are cut to one) and two and a half late."""
 MOST: Final = 4096
 """Connections that are remembered; the one that was sampled longest ago goes first."""
-EACH: Final = 128
-"""Samples of each: those of the 60 ms until an attempt is joined, at two thousand a second."""
+EACH: Final = 256
+"""Of each, milliseconds with their port and point: more than pass until an attempt is joined."""
 TOGETHER: Final = 65_536
-"""Samples of all of them: 16 MB at the most."""
+"""Of all of them: 32 MB at the most."""
 _MOST_NAMES: Final = 8  # that one attribute lists
 _LONGEST: Final = 64  # characters of one: a device's has 15, a port of another kind may have more
 
@@ -38,11 +38,10 @@ Key = tuple[str, int, str, int]
 
 
 class _Seen(NamedTuple):
-    """What is kept of a sample."""
+    """What is kept of a sample, or of several that are the same in all of this."""
 
     start_us: int
     end_us: int
-    packets: int
     point: str  # domain/point
     in_port: str
     out_port: str
@@ -54,11 +53,11 @@ class Proofs:
     __slots__ = ("_held", "_seen")
 
     def __init__(self) -> None:
-        self._seen: Final[OrderedDict[Key, deque[_Seen]]] = OrderedDict()
+        self._seen: Final[OrderedDict[Key, dict[_Seen, int]]] = OrderedDict()
         self._held = 0
 
     def __repr__(self) -> str:
-        return f"Proofs({len(self._seen)} connections, {self._held} samples)"
+        return f"Proofs({len(self._seen)} connections, {self._held} times)"
 
     def __len__(self) -> int:
         """Directions of connections that are remembered."""
@@ -68,20 +67,19 @@ class Proofs:
         """Take in what one datagram brought."""
         for sample in samples:
             key = (sample.source, sample.source_port, sample.destination, sample.destination_port)
-            seen = self._seen.pop(key, None)
-            if seen is None:
-                seen = deque(maxlen=EACH)
-            self._held += len(seen) < EACH
-            seen.append(
-                _Seen(
-                    sample.start_us,
-                    sample.end_us,
-                    sample.packets,
-                    f"{sample.domain}/{sample.point}",
-                    sample.in_interface[:_LONGEST],
-                    sample.out_interface[:_LONGEST],
-                )
+            seen = self._seen.pop(key, None) or {}
+            self._held -= len(seen)
+            one = _Seen(
+                sample.start_us,
+                sample.end_us,
+                f"{sample.domain}/{sample.point}",
+                sample.in_interface[:_LONGEST],
+                sample.out_interface[:_LONGEST],
             )
+            seen[one] = seen.get(one, 0) + sample.packets
+            if len(seen) > EACH:
+                del seen[next(iter(seen))]
+            self._held += len(seen)
             self._seen[key] = seen
             while len(self._seen) > MOST or self._held > TOGETHER:
                 _, gone = self._seen.popitem(last=False)
@@ -91,12 +89,12 @@ class Proofs:
         """What proves an attempt's way, as attributes; none where nothing of its time was sampled."""
         local, peer = address_text(record.local), address_text(record.peer)
         since_us, until_us = record.write_ns // 1000 - SLACK_US, record.end_ns // 1000 + SLACK_US
+        up, down = (
+            self._seen.get((local, record.local_port, peer, record.peer_port), {}),
+            self._seen.get((peer, record.peer_port, local, record.local_port), {}),
+        )
         there, back = (
-            [seen for seen in self._seen.get(key, ()) if seen.start_us <= until_us and seen.end_us >= since_us]
-            for key in (
-                (local, record.local_port, peer, record.peer_port),
-                (peer, record.peer_port, local, record.local_port),
-            )
+            [seen for seen in each if seen.start_us <= until_us and seen.end_us >= since_us] for each in (up, down)
         )
         if not there and not back:
             return {}
@@ -105,7 +103,7 @@ class Proofs:
         return {
             name: value
             for name, value in (
-                (semconv_wire.IPFIX_PACKETS.name, sum(seen.packets for seen in (*there, *back))),
+                (semconv_wire.IPFIX_PACKETS.name, sum(up[seen] for seen in there) + sum(down[seen] for seen in back)),
                 (semconv_wire.IPFIX_BRIDGE.name, _names(_bridges(way, {*entered, *left}))),
                 (semconv_wire.IPFIX_POINT.name, _names(seen.point for seen in (*there, *back))),
                 (semconv_wire.IPFIX_IN_PORT.name, _names(entered)),

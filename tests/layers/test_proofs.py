@@ -7,7 +7,7 @@ import pytest
 from proxy.layers import proofs
 from proxy.layers.find import Interface
 from proxy.layers.ipfix import Sample
-from proxy.layers.proofs import EACH, SLACK_US, Proofs
+from proxy.layers.proofs import SLACK_US, Proofs
 from proxy.layers.ways import Way, address_text
 from tests.layers.path import Ask, Hop, Net
 
@@ -81,11 +81,15 @@ def test_the_table_is_bounded_and_the_oldest_connection_goes_first(monkeypatch: 
     for port in range(10):
         known.take([sample(source_port=port)])
     assert len(known) == 3
-    known.take([sample()] * (EACH + 50))
-    assert known.of(RECORD, WAY)["spanway.wire.ipfix.packets"] == EACH
-    known.take([sample(source_port=77)] * EACH)
-    assert known.of(RECORD, WAY) == {}, "there was no room for both"
-    assert (len(known), known._held) == (1, EACH)
+    known.take([sample()] * 1000)
+    assert known.of(RECORD, WAY)["spanway.wire.ipfix.packets"] == 1000
+    assert known._held == 3, "packets of one millisecond are counted, not kept"
+    monkeypatch.setattr(proofs, "EACH", 150)
+    known.take([sample(US - 1000 * number) for number in range(1, 400)])
+    assert known._held <= 200
+    assert known.of(RECORD, WAY) == {}, "the latest are kept, whatever their times"
+    known.take([sample(source_port=77, start_us=number) for number in range(100)])
+    assert (len(known), known._held) == (1, 100), "there was no room for both"
     for port in range(10):
         known.take([sample(source_port=port)] * 3)
         assert known._held == sum(map(len, known._seen.values())) <= 200
