@@ -45,7 +45,7 @@ def test_the_span_has_what_the_switch_sampled(tmp_path: Path, both: bool) -> Non
         wired.wire.until(lambda: wired.counts()["ipfix_samples"] > 0, "to get samples", 10.0)
         time.sleep(1.0)  # until the switch has looked at all flows that it has cached
         before = wired.settled(40)
-        answered = wired.load(count, 4, "mixed", 3)
+        answered = wired.load(count, 4, "small", 3)
         counts = wired.settled(40 + count)
         wires, _ = wired.spans(3, count)
         told = [wires[each.trace].attributes for each in answered]
