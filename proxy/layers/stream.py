@@ -151,7 +151,7 @@ class Acks:
     be 0.
     """
 
-    __slots__ = ("_shut_ns", "ends", "repeats", "times", "windows", "zero_ns")
+    __slots__ = ("_shut_ns", "_window", "ends", "repeats", "times", "windows", "zero_ns")
 
     def __init__(self) -> None:
         self.times: list[int] = []
@@ -160,6 +160,7 @@ class Acks:
         self.repeats: list[int] = []
         self.zero_ns = 0
         self._shut_ns = 0
+        self._window = 0  # the last one: a smaller window is no news, but a larger one after it is
 
     def __repr__(self) -> str:
         return f"Acks({len(self.times)}, to {self.ends[-1] if self.ends else '-'})"
@@ -175,11 +176,12 @@ class Acks:
         if ends:
             if end < ends[-1]:
                 return
-            if end == ends[-1] and window <= self.windows[-1]:
+            if end == ends[-1] and window <= self._window:
                 if not length:
                     self.repeats.append(ts_ns)
-                self.windows[-1] = window  # a smaller window is no news, but a larger one after it is
+                self._window = window
                 return
+        self._window = window
         self.times.append(ts_ns)
         ends.append(end)
         self.windows.append(window)
@@ -194,13 +196,28 @@ class Acks:
         return self.times[index] if index < len(self.times) else None
 
     def same(self, end: int, window: int) -> int | None:
-        """When this very piece of news passed here, or one that tells more in its place."""
-        index = first = bisect_left(self.ends, end)
+        """When this very piece of news passed here, or one that tells more in its place: a higher offset, or a larger
+        window at the same. A smaller one is another piece, which came before it."""
+        index = bisect_left(self.ends, end)
+        more = None
         while index < len(self.ends) and self.ends[index] == end:
             if self.windows[index] == window:
                 return self.times[index]
+            if more is None and self.windows[index] > window:
+                more = self.times[index]
             index += 1
-        return self.times[first] if first < len(self.times) else None
+        if more is not None:
+            return more
+        return self.times[index] if index < len(self.times) else None
+
+    def knows(self, end: int, window: int) -> bool:
+        """Whether this very piece of news passed here."""
+        index = bisect_left(self.ends, end)
+        while index < len(self.ends) and self.ends[index] == end:
+            if self.windows[index] == window:
+                return True
+            index += 1
+        return False
 
 
 class View:
