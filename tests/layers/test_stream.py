@@ -60,7 +60,7 @@ def test_news_of_acknowledgements() -> None:
     assert (told.times, told.ends) == ([1, 9, 12], [100, 100, 200])
     assert told.repeats == [2, 4, 7]
     assert (told.shut(20), told.reached(101), told.reached(100), told.reached(300)) == (5, 12, 1, None)
-    assert (told.same(100, 5), told.same(100, 99), told.same(150, 5), told.same(201, 1)) == (9, 1, 12, None)
+    assert (told.same(100, 5), told.same(100, 99), told.same(150, 5), told.same(201, 1)) == (9, 12, 12, None)
     told.add(30, 200, 0, 0)
     assert told.shut(37) == 5 + 7
 
