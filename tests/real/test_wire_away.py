@@ -90,7 +90,7 @@ def test_addresses_that_netfilter_changes_are_told_and_traffic_is_untouched(tmp_
 
 def test_a_wire_that_is_killed_and_comes_back_under_load_is_not_felt(tmp_path: Path) -> None:
     with laboratory("waway", "bridge") as lab, Wired(lab, tmp_path) as wired:
-        load = wired.begin_load(3000, 8, "slow", 1)
+        load = wired.begin_load(10_000, 8, "slow", 1)
         time.sleep(1.0)
         wired.wire.signal(signal.SIGKILL)
         wired.wire.wait(10.0)
@@ -99,7 +99,7 @@ def test_a_wire_that_is_killed_and_comes_back_under_load_is_not_felt(tmp_path: P
         wired.start_wire()
         time.sleep(1.0)
         assert load.running, "it came back in mid-stream"
-        assert len(wired.answers(load, 1)) == 3000
+        assert len(wired.answers(load, 1)) == 10_000
         wired.wire.until(lambda: wired.counts()["joined"] > 0, "to join again", 10.0)
         counts = wired.settled(1)
         assert counts.get("missing/order", 0) == counts.get("missing/sum", 0) == 0
