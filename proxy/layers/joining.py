@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -108,6 +109,7 @@ class Joining:
         if parse(block, self._flows, packets):
             self._joiner.feed(slot, packets)
             packets.clear()
+            os.sched_yield()  # see `start.NICE`
 
     def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
         """A tap's ring had no room within this time."""
@@ -140,6 +142,7 @@ class Joining:
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             self._one(heapq.heappop(self._waiting).record)
+            os.sched_yield()
             if time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
