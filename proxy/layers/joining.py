@@ -111,6 +111,10 @@ class Joining:
             packets.clear()
             os.sched_yield()  # see `start.NICE`
 
+    def strangers(self, ports: tuple[int, int]) -> Counter[int]:
+        """See `Joiner.strangers`."""
+        return self._joiner.strangers(ports)
+
     def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
         """A tap's ring had no room within this time."""
         self._joiner.dropped(slot, since_ns, until_ns)

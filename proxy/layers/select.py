@@ -86,21 +86,24 @@ class Assembler:
         return b"".join(made)
 
 
-def program(ports: tuple[int, int] | None = None, peers: Collection[int] = ()) -> bytes:
+def program(
+    ports: tuple[int, int] | None = None, peers: Collection[int] = (), strangers: Collection[int] = ()
+) -> bytes:
     """A filter for TCP with one port in ``ports`` (first and last) and the other among ``peers``; None and () are any.
 
-    Returns an array of ``struct sock_filter`` (`ring.Ring`). Raises `ValueError` for ports that cannot be, or for more
-    than `MOST_PEERS` peers.
+    With ``strangers`` the other port is none of these. Returns an array of ``struct sock_filter`` (`ring.Ring`). Raises
+    `ValueError` for ports that cannot be, for more than `MOST_PEERS` peers or strangers, or for both.
     """
     first, last = ports or (0, 0xFFFF)
-    if not 0 <= first <= last <= 0xFFFF or not all(0 <= peer <= 0xFFFF for peer in peers):
-        raise ValueError(f"ports {first}-{last} and {sorted(peers)}; they are ascending, from 0 to 65535")
-    if len(peers) > MOST_PEERS:
-        raise ValueError(f"a filter for {len(peers)} peer ports; up to {MOST_PEERS} are possible: leave them out")
+    others = sorted({*peers, *strangers})
+    if not 0 <= first <= last <= 0xFFFF or not all(0 <= other <= 0xFFFF for other in others):
+        raise ValueError(f"ports {first}-{last} and {others}; they are ascending, from 0 to 65535")
+    if len(others) > MOST_PEERS or (peers and strangers):
+        raise ValueError(f"a filter for {len(others)} peer ports; up to {MOST_PEERS} of a kind are possible")
     made = Assembler()
     _find_packet(made, first, last)
     _find_segment(made)
-    _choose_ports(made, first, last, sorted(set(peers)))
+    _choose_ports(made, first, last, others, "take" if peers else "")
     return made.assemble()
 
 
@@ -199,19 +202,18 @@ def _find_segment(made: Assembler) -> None:
     made.label("ports")
 
 
-def _choose_ports(made: Assembler, first: int, last: int, peers: list[int]) -> None:
-    """Take what has a port in the range and the other among the peers, whichever is which."""
+def _choose_ports(made: Assembler, first: int, last: int, others: list[int], then: str) -> None:
+    """Take what has a port in the range, whichever it is, and the other among the ``others``; among none of them where
+    ``then`` is not "take"."""
     for near, far, otherwise in ((0, 2, "swapped"), (2, 0, "reject")):
         made.emit(_LD_IND | _HALF, near)
         made.jump(_JGE, first, no=otherwise)
         made.jump(_JGT, last, otherwise)
-        if peers:
+        if others:
             made.emit(_LD_IND | _HALF, far)
-            for peer in peers:
-                made.jump(_JEQ, peer, "take")
-            made.go(otherwise)
-        else:
-            made.go("take")
+        for other in others:
+            made.jump(_JEQ, other, then or otherwise)
+        made.go(otherwise if then else "take")
         if otherwise != "reject":
             made.label(otherwise)
     # The kernel holds a way to a load from M against all ways that led before it: what rejects comes last.
