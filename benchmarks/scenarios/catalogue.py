@@ -14,6 +14,7 @@ from benchmarks.scenarios.rate import Rate
 from benchmarks.scenarios.scale import Rules, Workers
 from benchmarks.scenarios.tracing import Price
 from benchmarks.scenarios.wire import Wire
+from benchmarks.scenarios.wire_memory import WireMemory
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     scenario.name: scenario
@@ -36,6 +37,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Big(),
         Growth(),
         Wire(),
+        WireMemory(),
     )
 }
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
+from benchmarks.measure.collector import endpoints
 from benchmarks.measure.machine import ROOT
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
@@ -64,7 +65,7 @@ class Wire(Scenario):
         if point.label == LOOPBACK:
             return met
         node = lab.node(KINDS[point.label])
-        return met | {"host": node.host, "upstream": node.port, "grpc": node.collector.grpc}
+        return met | {"host": node.host, "upstream": node.port} | endpoints(node.collector)
 
     def within(self, lab: Lab, point: Point) -> contextlib.AbstractContextManager[None]:
         """The proxy's network namespace."""

@@ -244,6 +244,11 @@ def _wire(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
         "Recorded attempts on connections whose local port is not one that it taps.",
         sum(each.wire_outside for each in samples),
     )
+    yield _counter(
+        "spanway_wire_ports_exhausted",
+        "Upstream connections that found no free local port of their kind (wire.ports) and took any.",
+        sum(each.wire_exhausted for each in samples),
+    )
 
 
 def _workers(moment: Moment) -> Iterator[Metric]:

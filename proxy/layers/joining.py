@@ -7,7 +7,6 @@ its route usually takes, and leaves as spans, or as a count by the reason why no
 from __future__ import annotations
 
 import heapq
-import ipaddress
 import os
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.spans import encode
 from proxy.layers.split import Layout, Missing
 from proxy.layers.verdict import judge
+from proxy.layers.ways import address_text
 
 if TYPE_CHECKING:
     from proxy.layers.otlp import Value
@@ -57,6 +57,17 @@ Resolve = Callable[["Record"], Resolved | None]
 """The taps that a record's connection passes; None as long as they are not known. Never waits."""
 Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
+Prove = Callable[["Record", "Way"], "Mapping[str, Value]"]
+"""What it has reported of an attempt's packets, as attributes."""
+
+
+class Frames(NamedTuple):
+    """Of what the rings handed over: packets that were no whole TCP header over IP, packets of connections that there
+    was no room for, and blocks that end within a packet."""
+
+    unread: int = 0
+    unknown: int = 0
+    torn: int = 0
 
 
 class _Waiting(NamedTuple):
@@ -68,8 +79,8 @@ class _Waiting(NamedTuple):
 class Joining:
     """The joiner and its queue.
 
-    ``resolve`` and ``describe``: see there. ``offer`` takes encoded spans and their number, ``complain`` what somebody
-    should know.
+    ``resolve``, ``describe`` and ``prove``: see there. ``offer`` takes encoded spans and their number,
+    ``complain`` what somebody should know.
     """
 
     def __init__(
@@ -79,12 +90,14 @@ class Joining:
         offer: Callable[[bytes, int], None],
         complain: Callable[[str], None],
         describe: Describe | None = None,
+        prove: Prove | None = None,
     ) -> None:
         self._tally: Final = tally
         self._resolve: Final = resolve
         self._offer: Final = offer
         self._complain: Final = complain
         self._describe: Final = describe
+        self._prove: Final = prove
         self._flows = Flows()
         self._packets: Final = Packets()
         self._joiner = Joiner(self._flows)
@@ -102,6 +115,11 @@ class Joining:
     def pending(self) -> int:
         """Records that wait."""
         return len(self._waiting)
+
+    @property
+    def frames(self) -> Frames:
+        """What could not be read of rings so far."""
+        return Frames(self._packets.unread, self._packets.unknown, self._packets.torn)
 
     def hear(self, slot: int, block: memoryview) -> None:
         """A block of a tap's ring."""
@@ -172,6 +190,9 @@ class Joining:
         tally.incomplete += found.incomplete
         tally.verdicts[verdict.verdict] += 1
         described = None if self._describe is None else self._describe(record, way)
+        if self._prove is not None and (proof := self._prove(record, way)):
+            tally.proven += 1
+            described = {**(described or {}), **proof}
         blob, spans = encode(record, found, verdict, way, described)
         tally.spans += spans
         self._offer(blob, spans)
@@ -191,10 +212,9 @@ class Joining:
             self._unseen.clear()
         self._unseen[record.peer] += 1
         if self._unseen[record.peer] % UNSEEN == 0:
-            address = ipaddress.IPv6Address(record.peer)
             names = ", ".join(interface.name for interface in way.interfaces)
             self._complain(
-                f"connections to {address.ipv4_mapped or address} are not seen on {names}: either they take another "
+                f"connections to {address_text(record.peer)} are not seen on {names}: either they take another "
                 "way, or their addresses are changed on it (NAT; a Service's ClusterIP instead of its endpoints)"
             )
 

@@ -19,13 +19,14 @@ from proxy.layers import ways
 from proxy.layers.find import OpenVSwitch
 from proxy.layers.ovs import unixctl
 from proxy.layers.service import Plan, Service
+from proxy.net.addresses import parse_address
 from proxy.saying import say
 from proxy.settings_wire import PortRange
 from proxy.trace.export import make_transport
 
 if TYPE_CHECKING:
     from proxy.layers.ways import Look
-    from proxy.settings import Settings
+    from proxy.settings import Address, Settings
     from proxy.trace.transport import Transport
 
 NICE: Final = 10
@@ -36,14 +37,24 @@ whatever their weights. So after each record and each block, at most some 0.4 ms
 """
 AUTO: Final = "auto"
 ALL: Final = "all"
+OFF: Final = "off"
 
 
-def run(settings: Settings, interfaces: str, places: str, ports: str, transport: Transport | None = None) -> int:
+def run(
+    settings: Settings,
+    interfaces: str,
+    places: str,
+    ports: str,
+    transport: Transport | None = None,
+    *,
+    ipfix: str = OFF,
+) -> int:
     """Work until SIGTERM; the exit code.
 
     ``interfaces`` is ``auto`` or names separated by commas, ``places`` a file or "", ``ports`` ``auto``, ``all`` or a
-    range. ``transport`` is another way than the settings' own. Raises `SettingsError` for what cannot be used, or is
-    not permitted.
+    range, ``ipfix`` an address or ``off``. ``transport`` is another way than the settings' own.
+
+    Raises `SettingsError` for what cannot be used, or is not permitted.
     """
     if settings.wire.socket == "off":
         raise SettingsError("the socket is 'off', so that nothing can arrive; name one with --socket PATH")
@@ -59,6 +70,7 @@ def run(settings: Settings, interfaces: str, places: str, ports: str, transport:
     switch = None if directory is None else OpenVSwitch(directory)
     look = _look(interfaces, places, switch)
     chosen, widen = _ports(settings.wire.ports, ports)
+    collector = _collector(ipfix)
     _permitted()
     _give_way()
     logging.basicConfig(level=logging.WARNING, format="spanway: %(message)s", stream=sys.stderr)
@@ -71,6 +83,7 @@ def run(settings: Settings, interfaces: str, places: str, ports: str, transport:
         transport=transport or make_transport(tracing, __version__),
         admin=settings.admin,
         switch=switch,
+        ipfix=collector,
     )
     return uvloop.run(_serve(plan))
 
@@ -109,6 +122,16 @@ def _give_way() -> None:
     """Let others go first, unless whoever started this process has said so already."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def _collector(text: str) -> Address | None:
+    """Where to listen for IPFIX; a port alone is on loopback: whoever can send there can make proofs up."""
+    if text == OFF:
+        return None
+    try:
+        return parse_address(text, default_host="127.0.0.1")
+    except SettingsError as problem:
+        raise SettingsError(f"--ipfix: {problem}") from None
 
 
 def _permitted() -> None:

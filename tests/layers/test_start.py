@@ -34,6 +34,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--otlp", "none", "--interfaces", "lo", "--places", "f"], "keep one of them"),
         (["--otlp", "none", "--places", "no-such-file"], "'no-such-file' cannot be read"),
         (["--otlp", "none", "--ports", "9-1"], "--ports: '9-1' is not auto, all or a range such as 57344-60999"),
+        (["--otlp", "none", "--ipfix", "4739x"], "--ipfix: '4739x' has no port"),
         (["--otlp", "none", "--prots", "all"], "there is no flag '--prots'; did you mean '--ports'?"),
     ],
 )
@@ -57,3 +58,9 @@ def test_it_lets_others_go_first(given: int, taken: int) -> None:
     code = f"import os; os.nice({given}); from proxy.layers import start; start._give_way(); print(os.nice(0))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) == taken
+
+
+def test_samples_are_listened_for_on_loopback() -> None:
+    assert start._collector("off") is None
+    assert str(start._collector("4739")) == "127.0.0.1:4739"
+    assert str(start._collector("10.8.0.1:4739")) == "10.8.0.1:4739"
