@@ -7,6 +7,7 @@ its route usually takes, and leaves as spans, or as a count by the reason why no
 from __future__ import annotations
 
 import heapq
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -126,6 +127,11 @@ class Joining:
         if parse(block, self._flows, packets):
             self._joiner.feed(slot, packets)
             packets.clear()
+            os.sched_yield()  # see `start.NICE`
+
+    def strangers(self, ports: tuple[int, int]) -> Counter[int]:
+        """See `Joiner.strangers`."""
+        return self._joiner.strangers(ports)
 
     def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
         """A tap's ring had no room within this time."""
@@ -158,6 +164,7 @@ class Joining:
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             self._one(heapq.heappop(self._waiting).record)
+            os.sched_yield()
             if time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
 TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
+LEAVE_OUT: Final = 1.0  # seconds between two looks for packets that are nobody's
 LOOK: Final = 5.0  # seconds between two clearances of old packets
 READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
 STATUS: Final = 10.0  # seconds between two lines about what goes on
@@ -261,12 +262,15 @@ class Service:
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()
-        next_status = next_look = next_read = loop.time()
+        next_status = next_look = next_leave = next_read = loop.time()
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
             self._exporter.tick(now)
             self._complaints.guard(self._look_after)
+            if now >= next_leave:
+                next_leave = now + LEAVE_OUT
+                self._complaints.guard(lambda: self._widening.leave_out(self._joining.strangers))
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())

@@ -83,7 +83,7 @@ def _attributes(record: Record, split: Split, verdict: Verdict, way: Way) -> dic
         semconv_wire.VERDICT_PLACE.name: verdict.place,
         semconv_wire.EXCESS_US.name: verdict.excess_ns // 1000,
     }
-    for place, ns in split.places().items():
+    for place, ns in verdict.places.items():
         if ns or place not in _SELDOM:
             attributes[semconv_wire.place_us(place)] = ns // 1000
     if split.retransmitted:

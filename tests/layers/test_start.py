@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from proxy.cli import main
 from proxy.layers import start
 from proxy.settings_wire import PortRange
+from tests.harness.proxy import ROOT
 
 USUAL = PortRange(57344, 60999)
 
@@ -48,6 +51,13 @@ def test_ports() -> None:
     assert start._ports(USUAL, "auto") == (USUAL, True)
     assert start._ports(USUAL, "all") == (None, False)
     assert start._ports(USUAL, "1024-2000") == (PortRange(1024, 2000), False)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(0, start.NICE), (15, 15)])
+def test_it_lets_others_go_first(given: int, taken: int) -> None:
+    code = f"import os; os.nice({given}); from proxy.layers import start; start._give_way(); print(os.nice(0))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == taken
 
 
 def test_samples_are_listened_for_on_loopback() -> None:
