@@ -213,7 +213,8 @@ class Box:
             self._send(side, frame, at_ns, _PASS)
             return
         # From when it came in, and in order, also when the delay has just shrunk.
-        release = time.monotonic_ns() + max(0, delay - (time.time_ns() - at_ns))
+        further = max(0, delay - (time.time_ns() - at_ns))
+        release = time.monotonic_ns() + further
         queue.append(_Held(max(release, queue[-1].release_ns if queue else 0), at_ns, frame))
 
     def _send(self, side: int, frame: bytes, at_ns: int, act: int) -> None:
