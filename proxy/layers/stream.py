@@ -210,14 +210,14 @@ class Acks:
             return more
         return self.times[index] if index < len(self.times) else None
 
-    def knows(self, end: int, window: int) -> bool:
-        """Whether this very piece of news passed here."""
+    def place(self, end: int, window: int) -> int:
+        """Which this very piece of news is of those that passed here, from 0 on; -1 where it did not."""
         index = bisect_left(self.ends, end)
         while index < len(self.ends) and self.ends[index] == end:
             if self.windows[index] == window:
-                return True
+                return index
             index += 1
-        return False
+        return -1
 
 
 class View:

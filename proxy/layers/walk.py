@@ -168,9 +168,11 @@ def _silent(steps: list[Step], way: Way, since: int, now: int, unread: tuple[int
     on because of that.
     """
     line, own = way.lines[0], way.acks[0]
+    known = bisect_right(own.times, since) - 1  # what it had been told last by then; the rest came behind it
     for other in way.acks[1:]:
-        for index in range(bisect_right(other.times, since), bisect_left(other.times, now)):
-            if other.ends[index] > line.low and not own.knows(other.ends[index], other.windows[index]):
+        behind = other.place(own.ends[known], own.windows[known]) + 1 if known >= 0 else 0
+        for index in range(behind or bisect_right(other.times, since), bisect_left(other.times, now)):
+            if other.ends[index] > line.low and own.place(other.ends[index], other.windows[index]) < 0:
                 raise Astray("hole")
     low, high = max(since, unread[0]), min(now, unread[1])
     if high - low > SILENCE_NS:

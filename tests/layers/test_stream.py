@@ -145,4 +145,4 @@ def test_a_piece_of_news_that_a_tap_has_missed_is_not_taken_for_the_one_before_i
     assert made.same(100, 32) == 40, "what was told before it is not it"
     assert made.same(100, 12) == 20, "this one tells more"
     assert made.same(300, 1) is None
-    assert [made.knows(*news) for news in ((100, 16), (100, 4), (150, 4), (200, 4))] == [True, False, False, True]
+    assert [made.place(*news) for news in ((100, 16), (100, 4), (150, 4), (200, 4))] == [1, -1, -1, 2]
