@@ -147,17 +147,18 @@ class Acks:
     """What the receiver of a direction told the sender, as one tap saw it: only what was news.
 
     News is a higher offset, or a larger window at the same. ``repeats`` are the stamps of packets without data that
-    said the same again: something has come that does not follow. ``zero_ns`` is for how long the window was told to
-    be 0.
+    said the same again: something has come that does not follow. ``late`` are (end, window) that were no news any more,
+    as what is overtaken on its way is not. ``zero_ns`` is for how long the window was told to be 0.
     """
 
-    __slots__ = ("_shut_ns", "_window", "ends", "repeats", "times", "windows", "zero_ns")
+    __slots__ = ("_shut_ns", "_window", "ends", "late", "repeats", "times", "windows", "zero_ns")
 
     def __init__(self) -> None:
         self.times: list[int] = []
         self.ends: list[int] = []
         self.windows: list[int] = []
         self.repeats: list[int] = []
+        self.late: set[tuple[int, int]] = set()
         self.zero_ns = 0
         self._shut_ns = 0
         self._window = 0  # the last one: a smaller window is no news, but a larger one after it is
@@ -175,8 +176,11 @@ class Acks:
         ends = self.ends
         if ends:
             if end < ends[-1]:
+                self.late.add((end, window))
                 return
             if end == ends[-1] and window <= self._window:
+                if window < self._window:
+                    self.late.add((end, window))
                 if not length:
                     self.repeats.append(ts_ns)
                 self._window = window
@@ -218,6 +222,10 @@ class Acks:
                 return index
             index += 1
         return -1
+
+    def heard(self, end: int, window: int) -> bool:
+        """Whether it passed here, news or not."""
+        return self.place(end, window) >= 0 or (end, window) in self.late
 
 
 class View:

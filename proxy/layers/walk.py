@@ -172,7 +172,7 @@ def _silent(steps: list[Step], way: Way, since: int, now: int, unread: tuple[int
     for other in way.acks[1:]:
         behind = other.place(own.ends[known], own.windows[known]) + 1 if known >= 0 else 0
         for index in range(behind or bisect_right(other.times, since), bisect_left(other.times, now)):
-            if other.ends[index] > line.low and own.place(other.ends[index], other.windows[index]) < 0:
+            if other.ends[index] > line.low and not own.heard(other.ends[index], other.windows[index]):
                 raise Astray("hole")
     low, high = max(since, unread[0]), min(now, unread[1])
     if high - low > SILENCE_NS:

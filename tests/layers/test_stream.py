@@ -146,3 +146,6 @@ def test_a_piece_of_news_that_a_tap_has_missed_is_not_taken_for_the_one_before_i
     assert made.same(100, 12) == 20, "this one tells more"
     assert made.same(300, 1) is None
     assert [made.place(*news) for news in ((100, 16), (100, 4), (150, 4), (200, 4))] == [1, -1, -1, 2]
+    made.add(50, 150, 4, 0)  # overtaken
+    assert [made.heard(*news) for news in ((100, 16), (100, 4), (150, 4), (150, 8))] == [True, True, True, False]
+    assert made.ends == [100, 100, 200]
