@@ -189,3 +189,4 @@ def test_beyond_its_rate_the_wire_is_told_of_nothing_and_requests_go_on(tmp_path
             assert [exchange.watched for exchange in r.worker.kept] == [True, False]
             assert r.worker.allowance.spared == 1
             assert len(r.exporter.blobs) == 2
+            r.worker.handover.close()

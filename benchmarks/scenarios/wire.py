@@ -26,7 +26,7 @@ from tests.real.process import Process
 
 LOOPBACK: Final = "loopback"
 LOOK: Final = 1.5  # seconds until the proxy has seen that somebody listens, or has left
-TURN: Final = 0.5  # seconds of load then, so that connections change to ports of their own
+TURN: Final = 3.0  # seconds of load then: connections change to ports of their own, and a first burst is joined
 SOCKET: Final = "wire.sock"
 KINDS: Final[Mapping[str, Kind]] = {"bridge": "bridge", "Open vSwitch": "ovs"}  # by a point's label
 
@@ -73,7 +73,7 @@ class Wire(Scenario):
 
     def lasts(self, seconds: float, _point: Point) -> float:
         """Three loads, and twice a proxy's look."""
-        return 3 * (LEAD_IN + seconds + 3.0) + 2 * (LOOK + 2.0)
+        return 3 * (LEAD_IN + seconds + 1.5) + TURN + 2 * (LOOK + 1.0)
 
     def measure(self, lab: Lab, peer: Peer, variant: Variant, point: Point) -> Reading:
         """Three saturated loads; the figures without 'of that' in their names are those with the wire."""

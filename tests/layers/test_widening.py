@@ -46,8 +46,8 @@ def test_many_packets_and_no_record_are_left_out_until_one_comes(made: Widening,
 
 
 def test_what_is_left_out_is_bounded(made: Widening, chosen: list[bytes]) -> None:
-    for start in (1, 1000):
-        made.leave_out(lambda _, start=start: Counter(dict.fromkeys(range(start, start + 50), STRANGE)))
+    made.leave_out(lambda _: Counter(dict.fromkeys(range(1, 51), STRANGE)))
+    made.leave_out(lambda _: Counter(dict.fromkeys(range(1000, 1050), STRANGE)))
     made.leave_out(lambda _: Counter({9: STRANGE}))
     assert len(made.strangers) == MOST_PEERS
     assert len(chosen) == 2
