@@ -15,6 +15,7 @@ from benchmarks.scenarios.rate import Rate
 from benchmarks.scenarios.scale import Rules, Workers
 from benchmarks.scenarios.tracing import Price
 from benchmarks.scenarios.wire import Wire
+from benchmarks.scenarios.wire_memory import WireMemory
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     scenario.name: scenario
@@ -38,6 +39,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Big(),
         Growth(),
         Wire(),
+        WireMemory(),
     )
 }
 

@@ -33,6 +33,9 @@ FAILED: Final = 0x04
 TUNNEL: Final = 0x08
 """Flag: a tunnel (101), handed over at its end. The request's range is that of the upgrade, the response's of the whole
 stream."""
+CLOSED: Final = 0x10
+"""Flag: the response ended with the connection (RFC 9112 section 6.3): by the FIN behind its range or, with `TLS`, by
+the close_notify at the end of it."""
 
 # magic, version, flags; local and peer port, local and peer address; trace and span id; offsets, stamps; route.
 _ROW: Final = struct.Struct("<2sBBHH16s16s16s8s8QQ")
@@ -60,7 +63,7 @@ class Record(NamedTuple):
     payload from the stream's start; the response's is empty where none came. The stamps are Unix nanoseconds of the
     host's CLOCK_REALTIME, 0 for what did not happen: before the head was written, after the last byte of the request
     was, as the first read of the response returned, and when the attempt was over. ``route`` is `route_key`, 0 for
-    none; ``flags`` are `TLS`, `REUSED`, `FAILED`, `TUNNEL`.
+    none; ``flags`` are `TLS`, `REUSED`, `FAILED`, `TUNNEL`, `CLOSED`.
     """
 
     trace_id: bytes
@@ -214,6 +217,8 @@ class Handover:
                 flags |= TLS
             if attempt.abandoned:
                 flags |= FAILED
+            if attempt.until_close:
+                flags |= CLOSED
             if attempt.status == 101:
                 flags |= TUNNEL
             row = _HOT.pack(

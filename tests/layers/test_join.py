@@ -12,7 +12,7 @@ from proxy.layers.join import Joiner
 from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets, parse
 from proxy.layers.split import Layout, Missing, Split
 from proxy.layers.stream import PACKETS
-from proxy.trace.handover import FAILED, TUNNEL, Record
+from proxy.trace.handover import CLOSED, FAILED, TLS, TUNNEL, Record
 from tests.layers.blocks import Segment as Wired
 from tests.layers.blocks import block
 from tests.layers.path import DOWN, MS, START, UP, US, Ask, Hop, Net, Segment
@@ -231,20 +231,36 @@ def test_probes_and_copies_of_what_has_arrived_change_nothing() -> None:
 
 
 def test_a_response_that_ends_with_the_connection() -> None:
+    """Its end is the FIN, wherever that has got to when; what the record does not call so is over at its last byte."""
     net = Net([Hop(), Hop(), Hop()])
     (record,) = net.run(small(1))
     closed = record.end_ns + 30 * MS
     fin = Segment(DOWN, record.response_end, 0, record.request_end, 512, ACK | 1)
-    late = record._replace(end_ns=closed + 40 * US)
+    late = record._replace(end_ns=closed + 10 * MS, flags=record.flags | CLOSED)
     split = spoiled(net, late, (closed, fin))
     assert isinstance(split, Split)
     assert split.segments["backend"] > 30 * MS
-    assert split.segments["proxy receive"] == 40 * US
-    # One of known length is over at its last byte, however late that is read.
-    stalled = record._replace(end_ns=closed + 40 * MS)
-    split = joined(net).join(stalled, layout(2))
+    assert split.segments["proxy receive"] == 10 * MS
+    assert split.stamps == net.stamps(record)
+    for flags in (record.flags, late.flags | TLS):  # with TLS its end is a record (close_notify), within its range
+        split = joined(net).join(late._replace(flags=flags), layout(2))
+        assert isinstance(split, Split)
+        assert split.segments["proxy receive"] > 40 * MS
+    early = joined(net).join(late._replace(end_ns=closed - 1), layout(2))
+    assert early == Missing("hole", "tap 0")
+
+
+def test_a_fin_takes_its_way_as_data_does() -> None:
+    net = Net([Hop(), Hop(), Hop()])
+    (record,) = net.run(small(1))
+    fin = Segment(DOWN, record.response_end, 0, record.request_end, 512, ACK | 1)
+    closed = record.end_ns + 30 * MS
+    for tap, late_ns in zip(reversed(net.taps), (0, 4 * MS), strict=True):
+        tap.append((closed + late_ns, fin))
+    split = joined(net).join(record._replace(end_ns=closed + 5 * MS, flags=record.flags | CLOSED), layout(2))
     assert isinstance(split, Split)
-    assert split.segments["proxy receive"] > 60 * MS
+    assert split.segments["place 0 <"] == 4 * MS
+    assert split.segments["proxy receive"] == 1 * MS
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_an_attempt_arrives_as_it_was(tmp_path: Path) -> None:
         ({"scheme": "https"}, handover.TLS | handover.REUSED),
         ({"status": 101, "reused": False}, handover.TUNNEL),
         ({"abandoned": True}, handover.FAILED | handover.REUSED),
+        ({"until_close": True, "reused": False}, handover.CLOSED),
     ],
 )
 def test_flags(changes: dict[str, Any], flags: int, tmp_path: Path) -> None:
