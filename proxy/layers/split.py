@@ -54,7 +54,7 @@ class Layout:
     `ValueError` for other than 1 to 8 taps, or a number of places that is not one fewer.
     """
 
-    __slots__ = ("backward", "forward", "names", "places", "taps")
+    __slots__ = ("_places", "backward", "forward", "names", "places", "taps")
 
     def __init__(self, taps: Sequence[int], places: Sequence[str]) -> None:
         if not 1 <= len(taps) <= MOST_TAPS or len(places) != len(taps) - 1 or len(set(taps)) != len(taps):
@@ -66,15 +66,15 @@ class Layout:
         self.names = (
             PROXY_SEND, CLIENT, *self.forward, BACKEND_RECEIVE, BACKEND, *reversed(self.backward), PROXY_RECEIVE
         )  # fmt: skip
+        self._places = {name: name[:-2] for name in (*self.forward, *self.backward)}
+        self._places |= {PROXY_SEND: "proxy", PROXY_RECEIVE: "proxy"}
 
     def __repr__(self) -> str:
         return f"Layout({self.taps}, {self.places})"
 
     def place_of(self, segment: str) -> str:
         """The place of a segment, both ways together: ``proxy``, ``client``, ``backend``, or a name of ``places``."""
-        if segment in (PROXY_SEND, PROXY_RECEIVE):
-            return "proxy"
-        return segment if segment in (CLIENT, BACKEND, BACKEND_RECEIVE) else segment[:-2]
+        return self._places.get(segment, segment)
 
 
 class Piece(NamedTuple):
