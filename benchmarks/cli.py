@@ -87,7 +87,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, metavar="S", help="of each load (3 when quick, else 5; least 1)")
     parser.add_argument("--answer", type=int, metavar="BYTES", help="size of the small answer (430)")
-    parser.add_argument("--collector", choices=("jaeger", "sink"), default="jaeger", help="what receives the spans")
+    parser.add_argument("--collector", choices=("sink", "jaeger"), default="sink", help="what receives the spans")
     words = f"exit with 1 when one of these bars, or any, is missed: {', '.join(bars.NAMES)}"
     parser.add_argument("--check", nargs="?", type=_names, const=(), metavar="BAR,..", help=words)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the JSON (default benchmarks/results/DATE.json)")
@@ -150,7 +150,7 @@ def _measure(console: Console, options: argparse.Namespace, level: Level) -> Run
         whole = session.plan(seconds)
         progress.update(task, total=whole)
         lab_options = {"answer": options.answer} if options.answer else {}
-        with Lab(Path(folder), seconds=seconds, prefer_jaeger=options.collector == "jaeger", **lab_options) as lab:
+        with Lab(Path(folder), seconds=seconds, jaeger=options.collector == "jaeger", **lab_options) as lab:
             described = machine.describe() | {
                 "spanway": spanway.version(),
                 "collector": lab.collector.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from benchmarks.measure import certificate, collector
-from benchmarks.measure.collector import Sink
+from benchmarks.measure.collector import Collector, JaegerCollector, Sink
 from benchmarks.measure.machine import Cpus
 from benchmarks.measure.priority import yielding
 from benchmarks.peers import upstream
@@ -24,11 +24,12 @@ LIMIT: Final = 120.0  # seconds that a load may take beyond its own time
 class Lab:
     """A context manager; what it starts ends with it.
 
-    ``seconds`` is how long one load lasts, ``answer`` the size of the upstream's answer in bytes.
+    ``seconds`` is how long one load lasts, ``answer`` the size of the upstream's answer in bytes; ``jaeger``: spans go
+    to it where a scenario does not choose, in place of the sink.
     """
 
     def __init__(
-        self, folder: Path, *, seconds: float = 5.0, answer: int = upstream.ANSWER, prefer_jaeger: bool = True
+        self, folder: Path, *, seconds: float = 5.0, answer: int = upstream.ANSWER, jaeger: bool = False
     ) -> None:
         raise_file_limit()
         self.cpus: Final = Cpus.choose()
@@ -38,14 +39,14 @@ class Lab:
         self.facts: Final[dict[str, float]] = {}  # what one scenario learned once and asks again
         self.rounds: Final[dict[str, list[float]]] = {}  # the same, of many rounds
         self._sinks: dict[float, Sink] = {}
+        self._jaeger: JaegerCollector | None = None
         self._started = 0
         self._ends = contextlib.ExitStack()
         self.certificate: Final = certificate.make(folder / "certificate")
         try:
             self.upstream: Final = upstream.start(folder / "upstream", self.cpus.others, answer)
             self._ends.callback(self.upstream.stop)
-            self.collector: Final = collector.start(folder / "collector", self.cpus.others, prefer_jaeger=prefer_jaeger)
-            self._ends.callback(self.collector.stop)
+            self.collector: Final[Collector] = self.jaeger() if jaeger else self.sink()
         except BaseException:
             self._ends.close()
             raise
@@ -76,11 +77,9 @@ class Lab:
         values: dict[str, Any] = {
             "cpus": str(self.cpus.proxy),
             "upstream": self.upstream.port,
-            "grpc": self.collector.grpc,
-            "http": self.collector.http,
             "certificate": self.certificate,
         }
-        return Place(folder=path, **(values | changes))
+        return Place(folder=path, **(values | collector.endpoints(self.collector) | changes))
 
     def load(self, command: Sequence[str | Path], seconds: float) -> str:
         """Run a load generator on its CPU and return what it printed; raises RuntimeError when it hangs."""
@@ -88,7 +87,8 @@ class Lab:
 
     def unhurried(self) -> contextlib.AbstractContextManager[None]:
         """While open, the collectors leave their CPU to the load and the upstream: for loads that leave it time."""
-        return yielding(each.pid for each in (self.collector, *self._sinks.values()))
+        jaeger = () if self._jaeger is None else (self._jaeger,)
+        return yielding(each.pid for each in (*jaeger, *self._sinks.values()))
 
     def run(self, command: Sequence[str], seconds: float, cwd: Path | None = None) -> str:
         """Run a program that should take ``seconds``; raises RuntimeError when it takes `LIMIT` more."""
@@ -119,6 +119,13 @@ class Lab:
             self._sinks[delay] = Sink(self.folder / f"sink-{delay}", self.cpus.others, delay)
             self._ends.callback(self._sinks[delay].stop)
         return self._sinks[delay]
+
+    def jaeger(self) -> JaegerCollector:
+        """Jaeger, started once. Raises `Unfit` where there is none."""
+        if self._jaeger is None:
+            self._jaeger = collector.start_jaeger(self.folder / "jaeger", self.cpus.others)
+            self._ends.callback(self._jaeger.stop)
+        return self._jaeger
 
 
 def raise_file_limit() -> None:

@@ -1,4 +1,4 @@
-"""The collector of the measurements: Jaeger without storage, or a small sink of our own that counts bytes as well."""
+"""The collectors of the measurements: a small sink of our own that counts bytes as well, and Jaeger without storage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from benchmarks.measure.machine import ROOT
+from benchmarks.measure.machine import ROOT, Unfit
 from tests.real import parts
 from tests.real.jaeger import Jaeger
 from tests.real.process import Process, free_ports
@@ -78,14 +78,14 @@ class Sink:
     ``delay`` (seconds) makes it a slow collector: every call is answered that late.
     """
 
-    name: Final = "grpcio server, decodes and counts"
-    http: Final = ""  # it speaks gRPC only
+    name: Final = "a sink that decodes and counts between loads"
 
     def __init__(self, folder: Path, cpu: int, delay: float = 0.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        port, self._count_port = free_ports(2)
-        self.grpc: Final = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "benchmarks.measure.sink", str(port), str(self._count_port), str(delay)]
+        grpc, http, self._count_port = free_ports(3)
+        self.grpc: Final = f"http://127.0.0.1:{grpc}"
+        self.http: Final = f"http://127.0.0.1:{http}"
+        command = [sys.executable, "-m", "benchmarks.measure.sink", *map(str, (grpc, http, self._count_port, delay))]
         self._process = Process("collector", command, folder / "collector.log", cwd=ROOT, cpu=cpu)
         self._process.until_listening(self._count_port)
 
@@ -104,9 +104,14 @@ class Sink:
         self._process.stop()
 
 
-def start(folder: Path, cpu: int, *, prefer_jaeger: bool = True) -> Collector:
-    """Start the best collector there is."""
+def endpoints(collector: Collector) -> dict[str, str]:
+    """Where a peer sends its spans, as fields of `benchmarks.peers.base.Place`."""
+    return {"grpc": collector.grpc, "http": collector.http}
+
+
+def start_jaeger(folder: Path, cpu: int) -> JaegerCollector:
+    """Jaeger as the collector. Raises `Unfit` where it is not installed."""
     program = parts.find("jaeger")
-    if prefer_jaeger and program is not None:
-        return JaegerCollector(program, folder, cpu)
-    return Sink(folder, cpu)
+    if program is None:
+        raise Unfit("Jaeger is not installed (./dev test installs it): leave --collector jaeger out")
+    return JaegerCollector(program, folder, cpu)

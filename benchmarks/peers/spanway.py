@@ -22,12 +22,12 @@ START: Final = 120.0  # seconds until ready: with 100,000 rules it has much to r
 
 
 def start(variant: Variant, place: Place) -> Peer:
-    """Spanway with ``place.workers`` workers, exporting over OTLP/gRPC what its sampler takes."""
+    """Spanway with ``place.workers`` workers, exporting over OTLP/HTTP what its sampler takes."""
     port, tls_port, admin = free_ports(3)
     command = [sys.executable, "-m", "proxy", "serve", "--ingress", str(manifests(place))]
     command += ["--upstream", f"bench=127.0.0.1:{place.upstream}", "--workers", str(place.workers)]
     command += ["--http", f"127.0.0.1:{port}", "--https", f"127.0.0.1:{tls_port}", "--admin", f"127.0.0.1:{admin}"]
-    command += ["--access-log", "off", "--otlp", place.grpc, "--otlp-protocol", "grpc"]
+    command += ["--access-log", "off", "--otlp", place.http, "--otlp-protocol", "http/protobuf"]
     command += ["--wire", place.wire or "off"]
     process = Process(
         variant.name, command, place.folder / "output.log", environ=environ(variant), cwd=ROOT, cpu=place.cpus

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
+from benchmarks.measure.collector import endpoints
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT
@@ -97,7 +98,7 @@ class Latency(Scenario):
 
     def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
         """With the collector that decodes later: see `benchmarks.measure.sink`."""
-        return {"grpc": lab.sink().grpc}
+        return endpoints(lab.sink())
 
     def lasts(self, seconds: float, _point: Point) -> float:
         """Lead-in and load."""

@@ -90,7 +90,7 @@ def place(tmp_path: Path, sink: Sink, upstream: Upstream) -> Place:
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     (tmp_path / "peer").mkdir()
     made = certificate.make(tmp_path / "certificate")
-    return Place(tmp_path / "peer", cpus, upstream.port, sink.grpc, "", made)
+    return Place(tmp_path / "peer", cpus, upstream.port, sink.grpc, sink.http, made)
 
 
 @pytest.fixture
