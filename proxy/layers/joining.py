@@ -32,8 +32,8 @@ WAIT_NS: Final = AFTER_NS
 FIND_NS: Final = 500_000_000
 """So much longer where the way of its connection is still being found out, which begins with the first record of a
 backend: the proxy hands several over at once, and the first of them may be due already."""
-MOST: Final = 8192
-"""Records that wait; while there are so many, others are missing for `BUSY`. Some 4 MB."""
+MOST: Final = 16_384
+"""Records that wait; while there are so many, others are missing for `BUSY`. Some 8 MB."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said

@@ -63,12 +63,17 @@ def span(
     body = b"".join(
         (
             ids,
-            delimited(_NAME, name.encode()),
-            number(_KIND, _INTERNAL),
+            _opening(name),
             *(_attribute(*item) for item in attributes.items()),
         )
     )
     return delimited(_SPANS, body)
+
+
+@lru_cache(256)
+def _opening(name: str) -> bytes:
+    """A span's name and kind: segments repeat."""
+    return delimited(_NAME, name.encode()) + number(_KIND, _INTERNAL)
 
 
 def _attribute(key: str, value: Value) -> bytes:

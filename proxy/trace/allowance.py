@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-BURST: Final = 8192
+BURST: Final = 16_384
 """What is shown at once after a calm time: as many as the wire has room for (`layers.joining.MOST`)."""
 
 
