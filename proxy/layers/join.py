@@ -179,6 +179,8 @@ class Joiner:
                 found = Missing("no-packets", "none within the attempt")
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
             return Missing("ring-drops", f"{found.reason} {found.detail}")
+        if isinstance(found, Split) and incomplete and any(found.lost.values()):
+            return Missing("ring-drops", "of what was sent twice, the first may be what the tap has missed")
         return found._replace(incomplete=incomplete) if incomplete and isinstance(found, Split) else found
 
     def _split(

@@ -95,7 +95,7 @@ class Split(NamedTuple):
     ``recovery_ns``: from when the first of them was sent until the message was whole at the other end.
     ``retransmitted``: bytes that their sender's tap has seen more than once, in both directions.
     ``zero_window_ns``: for how long the backend's, and the proxy's, receive window was closed.
-    ``packets``: of all taps. ``incomplete``: a ring dropped packets meanwhile, so loss may be unseen or mistaken.
+    ``packets``: of all taps. ``incomplete``: a ring dropped packets meanwhile, so loss may be unseen.
     ``answered``: False for an attempt that ended without its whole response; its wait ends at what it waited for.
     ``overlap``: the response began before the request had ended.
     """

@@ -14,7 +14,7 @@ the two apart.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -82,7 +82,7 @@ def walk(way: Way, end: int, floor_ns: int, unread: tuple[int, int] = (0, 0)) ->
             index -= 1
         at = index - 1
         if at < 0 or acks.times[at] <= floor_ns or acks.ends[at] <= line.low:
-            _silent(steps, line, floor_ns, now, unread)
+            _silent(steps, way, floor_ns, now, unread)
             break
         taken += 1
         if taken > STEPS:
@@ -97,10 +97,10 @@ def walk(way: Way, end: int, floor_ns: int, unread: tuple[int, int] = (0, 0)) ->
             # It had been told long before it went on: it had nothing to send, or no time. Or it did not go by what it
             # was told at all.
             before = max(before, floor_ns)
-            _silent(steps, line, before, now, unread)
+            _silent(steps, way, before, now, unread)
             now, index = before, at
             continue
-        _silent(steps, line, told, now, unread)
+        _silent(steps, way, told, now, unread)
         now = _round(way, steps, at, told, floor_ns)
         index = at
     return steps
@@ -161,8 +161,19 @@ def _step(steps: list[Step], since: int | None, now: int, where: int, *, back: b
     return since
 
 
-def _silent(steps: list[Step], line: Line, since: int, now: int, unread: tuple[int, int]) -> None:
-    """The sender's own time; the silences in it in which its data lay unread are the receiver's."""
+def _silent(steps: list[Step], way: Way, since: int, now: int, unread: tuple[int, int]) -> None:
+    """The sender's own time; the silences in it in which its data lay unread are the receiver's.
+
+    Raises `Astray` where another tap has seen it being told something meanwhile that its own has not: it may have gone
+    on because of that.
+    """
+    line, own = way.lines[0], way.acks[0]
+    known = bisect_right(own.times, since) - 1  # what it had been told last by then; the rest came behind it
+    for other in way.acks[1:]:
+        behind = other.place(own.ends[known], own.windows[known]) + 1 if known >= 0 else 0
+        for index in range(behind or bisect_right(other.times, since), bisect_left(other.times, now)):
+            if other.ends[index] > line.low and not own.heard(other.ends[index], other.windows[index]):
+                raise Astray("hole")
     low, high = max(since, unread[0]), min(now, unread[1])
     if high - low > SILENCE_NS:
         for start, end in reversed(_silences(line, low, high)):

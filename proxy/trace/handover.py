@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
+import os
 import socket
 import struct
 from hashlib import blake2b
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.trace.record import RequestRecord, RouteIdentity, UpstreamIdentity
+
+_log = logging.getLogger(__name__)
 
 MAGIC: Final = b"Sw"
 VERSION: Final = 1
@@ -160,6 +164,7 @@ class Handover:
         "_records",
         "_routes",
         "_socket",
+        "_told",
         "full",
         "gone",
         "listening",
@@ -173,6 +178,7 @@ class Handover:
         self._socket: socket.socket | None = None
         self._due = 0.0
         self._records: list[bytes] = []
+        self._told = False  # that it may not write there
         self._held = 0  # of them, that the socket would not take the last time
         self._routes: dict[int, int] = {}
         self.listening = False
@@ -195,11 +201,22 @@ class Handover:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, kind)
             self._socket.connect(self._path)
-        # Not there, nobody behind it, not ours to write to; a path that cannot be; no descriptor left.
+        except PermissionError:
+            if not self._told:
+                self._told = True
+                _log.warning(
+                    "'%s' is there, but user %d, group %d may not write to it: 'spanway wire' is not told of recorded "
+                    "requests. Run both as one user, or give the folder to the proxy's group before the wire starts: "
+                    "install -d -g %d -m 2750 %s",
+                    self._path, os.geteuid(), os.getegid(), os.getegid(), os.path.dirname(self._path) or ".",  # noqa: PTH120
+                )  # fmt: skip
+            self._leave()
+        # Not there, nobody behind it; a path that cannot be; no descriptor left.
         except (OSError, ValueError):
             self._leave()
         else:
             self.listening = True
+            self._told = False
         return self.listening
 
     def take(self, record: RequestRecord) -> None:

@@ -465,3 +465,56 @@ def test_a_handshake_seen_in_part() -> None:
         joiner = joined(net, keep=lambda ts, segment, lacking=lacking: segment.flags != lacking)
         anchors = [getattr(joiner.join(record, layout(2)), "anchor", None) for record in records]
         assert anchors == (["syn"] * 4 if lacking == SYN else [None, None, "vote", "vote"])
+
+
+def test_loss_is_not_told_while_a_ring_drops_packets() -> None:
+    """A tap that has missed the first of two copies looks like a place that has lost it."""
+    lost: list[int] = []
+
+    def lose(now: int, segment: Segment) -> bool:
+        if segment.length and segment.direction == UP and not lost:
+            lost.append(now)
+            return True
+        return False
+
+    for dropping in (False, True):
+        lost.clear()
+        net = Net([Hop(), Hop(lose=lose), Hop()])
+        (record,) = net.run([Ask()])
+        assert lost
+        joiner = joined(net)
+        if dropping:
+            joiner.dropped(0, record.write_ns, record.end_ns)
+        split = joiner.join(record, layout(2))
+        if dropping:
+            assert isinstance(split, Missing)
+            assert split.reason == "ring-drops"
+        else:
+            assert isinstance(split, Split)
+            assert any(split.lost.values())
+
+
+def test_an_acknowledgement_that_the_senders_tap_has_missed_is_a_hole() -> None:
+    """Room again is what let the sender go on: without that piece of news the time would be the sender's own."""
+    net = Net([Hop(), Hop(), Hop()], room=(16_384, 16_384))
+    (record,) = net.run([Ask(size=60_000, not_reading=20 * MS)])
+    right = joined(net).join(record, layout(2))
+    assert isinstance(right, Split)
+    assert right.places()["backend receive"] > 15 * MS
+    told = [
+        at
+        for at, (_, one) in enumerate(net.taps[0])
+        if one.direction == DOWN and not one.length and not one.flags & SYN
+    ]
+    missing = 0
+    for gone in told:
+        part = Net([Hop(), Hop(), Hop()], room=(16_384, 16_384))
+        part.taps = [[each for at, each in enumerate(net.taps[0]) if at != gone], net.taps[1]]
+        part.now = net.now
+        split = joined(part).join(record, layout(2))
+        if isinstance(split, Split):
+            assert split.pieces == right.pieces
+        else:
+            missing += 1
+            assert split.reason in ("hole", "order")
+    assert missing
