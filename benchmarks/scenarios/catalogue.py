@@ -10,6 +10,7 @@ from benchmarks.scenarios.configuration import Apply, Swap
 from benchmarks.scenarios.connections import Churn, Connections, Tls, TlsBulk, WebSocket
 from benchmarks.scenarios.cost import Cost, Latency
 from benchmarks.scenarios.memory import Big, Growth, Idle
+from benchmarks.scenarios.propagation import Propagation
 from benchmarks.scenarios.rate import Rate
 from benchmarks.scenarios.scale import Rules, Workers
 from benchmarks.scenarios.tracing import Price
@@ -34,6 +35,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Workers(),
         Apply(),
         Swap(),
+        Propagation(),
         Big(),
         Growth(),
         Wire(),
