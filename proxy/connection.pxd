@@ -1,3 +1,4 @@
+from proxy.net.tls cimport TlsTransport
 from proxy.worker cimport Worker
 
 
@@ -24,11 +25,13 @@ cdef class Connection:
     cdef public object probe
     cdef public str scheme
     cdef public bint stalled
+    cdef public TlsTransport tls
     cdef public object transport
     cdef public bint trusted
     cdef public Worker worker
 
     cpdef void finished(self, bint keep, long long unread) except *
+    cpdef void send(self, bytes data, bint last) except *
     cpdef void hold(self, bytes data) except *
     cpdef void pause(self) except *
     cpdef void resume(self) except *

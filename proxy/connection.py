@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from proxy.accept.listener import Opening
     from proxy.exchange import Exchange
     from proxy.net.tcp_info import Probe
+    from proxy.net.tls import TlsTransport
     from proxy.worker import Worker
 
 _TCP_CLOSE: Final = 7  # tcpi_state, linux/tcp_states.h
@@ -50,6 +51,7 @@ class Connection:
         "probe",
         "scheme",
         "stalled",
+        "tls",
         "transport",
         "trusted",
         "worker",
@@ -59,6 +61,7 @@ class Connection:
         self.worker = worker
         self.scheme = scheme
         self.transport = cast("asyncio.Transport", None)
+        self.tls: TlsTransport | None = None
         self.exchange: Exchange | None = None
         self.opening: Opening | None = None
         self.probe: Probe | None = None
@@ -78,6 +81,13 @@ class Connection:
     def finished(self, keep: bool, unread: int) -> None:
         """The exchange is over: ``keep`` the connection, after dropping ``unread`` bytes of its body, or close."""
         raise NotImplementedError
+
+    def send(self, data: bytes, last: bool) -> None:
+        """Write to the client; ``last`` if the connection closes behind it, which TLS then says in the same write."""
+        if last and self.tls is not None:
+            self.tls.write_last(data)
+        else:
+            self.transport.write(data)
 
     def take(self) -> bytes:
         """What has been read behind the head."""

@@ -34,6 +34,6 @@ cdef class Exchange(Request):
     @cython.locals(worker=Worker, context=bytes, others=bytes)
     cpdef bytes request_bytes(self, AttemptRecord attempt)
 
-    cpdef void relay(self, bytes data, long long size) except *
+    cpdef void relay(self, bytes data, long long size, bint last=*) except *
     cpdef void complete(self, long long now_ns) except *
     cpdef void finish(self, long long end_ns) except *

@@ -202,11 +202,11 @@ class Exchange(Request):
 
     # forward > relay
 
-    def relay(self, data: bytes, size: int) -> None:
-        """Write response bytes, ``size`` of them body payload."""
+    def relay(self, data: bytes, size: int, last: bool = False) -> None:
+        """Write response bytes, ``size`` of them body payload; ``last`` are those after which `complete` comes."""
         self.answered = True
         self.response_body_size += size
-        self.downstream.transport.write(data)
+        self.downstream.send(data, last and not self.keep)
 
     def client_paused(self) -> None:
         """The client reads slower than the upstream sends: stop reading the upstream."""
@@ -326,7 +326,7 @@ class Exchange(Request):
         data = answers.answer(
             status, body, content_type, extra, keep=self.keep, minor=self.version, head_only=head_only
         )
-        self.relay(data, 0 if head_only else len(body))
+        self.relay(data, 0 if head_only else len(body), True)
         self.complete(time_ns())
 
     def _start_trace(self) -> None:

@@ -33,5 +33,5 @@ cdef class Request(RequestRecord):
 
     cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *
     cpdef bytes request_bytes(self, AttemptRecord attempt)
-    cpdef void relay(self, bytes data, long long size) except *
+    cpdef void relay(self, bytes data, long long size, bint last=*) except *
     cpdef void complete(self, long long now_ns) except *

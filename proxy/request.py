@@ -90,7 +90,7 @@ class Request(RequestRecord):
         """The head, with this attempt's span as the parent, and what there is of the body."""
         raise NotImplementedError
 
-    def relay(self, data: bytes, size: int) -> None:
+    def relay(self, data: bytes, size: int, last: bool = False) -> None:
         """Write response bytes, ``size`` of them body payload."""
         raise NotImplementedError
 

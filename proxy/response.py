@@ -179,7 +179,8 @@ class Response(AttemptRecord):
             if left > 0:
                 self.state = LENGTH
                 self._left = left
-            exchange.relay(response_head(exchange, head, framing, data, start, stop), stop - start)
+            out = response_head(exchange, head, framing, data, start, stop)
+            exchange.relay(out, stop - start, left <= 0)
             if left <= 0:
                 self.complete()
             return
@@ -200,7 +201,7 @@ class Response(AttemptRecord):
                 self.keep = False
                 data = data[:left]
             self._left = left
-            exchange.relay(data, len(data))
+            exchange.relay(data, len(data), left <= 0)
             if left <= 0:
                 self.complete()
         elif state == CHUNKS:
@@ -217,7 +218,7 @@ class Response(AttemptRecord):
             if reader.done and exchange.chunked_out:
                 piece += last_chunk(reader.trailers if exchange.wants_trailers else [])
             if out or piece:
-                exchange.relay(out + piece, len(payload))
+                exchange.relay(out + piece, len(payload), reader.done)
             if reader.done:
                 self.complete()
         elif state == TO_CLOSE:
@@ -260,7 +261,7 @@ class Response(AttemptRecord):
             self.failed(Fault(kind, f"{self.where()} {how}"))
         elif self.state == TO_CLOSE and error is None and not self._truncated():
             if self.exchange.chunked_out:
-                self.exchange.relay(last_chunk([]), 0)
+                self.exchange.relay(last_chunk([]), 0, True)
             self.until_close = True
             self.complete()
         else:

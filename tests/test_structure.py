@@ -45,7 +45,6 @@ SHORT = {
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",
-    "proxy/net/layer.py",
     "proxy/net/now.py",
     "proxy/relay/answers.py",
     "proxy/saying.py",

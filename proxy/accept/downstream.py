@@ -19,6 +19,7 @@ from proxy.http1.scan import find_end, scan_request
 from proxy.http1.strict import check_partial
 from proxy.net.clock import NEVER
 from proxy.net.now import time_ns
+from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
     from proxy.worker import Worker
@@ -53,6 +54,8 @@ class Downstream(Connection):
             worker.openings.discard(self.opening)
             self.opening = None
         self.transport = cast("asyncio.Transport", transport)
+        if isinstance(transport, TlsTransport):
+            self.tls = transport
         # High water 0: see `connect.connection.Upstream`.
         self.transport.set_write_buffer_limits(high=0)
         peer = self.transport.get_extra_info("peername") or ("", 0)
@@ -262,12 +265,15 @@ class Downstream(Connection):
         self._closing = True
         clean = exchange is None or (exchange.request_done and not self._buffer and not exchange.error_type)
         self._buffer = b""
-        if clean or self.ended or not self.transport.can_write_eof():
+        if clean or self.ended:
             self.transport.close()
             return
         self.deadline = self.worker.clock.now + _LINGER
         self.resume()
-        self.transport.write_eof()
+        if self.tls is not None:
+            self.tls.linger()
+        else:
+            self.transport.write_eof()
 
     def drain(self) -> None:
         """The worker stops: close if idle; a busy connection closes after its exchange."""

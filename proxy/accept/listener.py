@@ -44,7 +44,7 @@ class Listener:
         return cast("asyncio.Protocol", Downstream(self.worker, "http"))
 
     def _opening(self) -> asyncio.Protocol:
-        return Opening(self)
+        return cast("asyncio.Protocol", Opening(self))
 
     def stop(self, *, refuse: bool) -> None:
         """Accept no more. ``refuse`` also closes the socket for its other holders, so that clients go elsewhere."""
@@ -58,7 +58,7 @@ class Listener:
                 return
 
 
-class Opening(asyncio.Protocol):
+class Opening:
     """A connection before its `Downstream`: the PROXY header, the TLS handshake. Bounded in time and bytes."""
 
     __slots__ = ("_buffer", "_listener", "_tls", "_transport", "deadline")
@@ -127,6 +127,16 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The client left before its first request."""
         self._listener.worker.openings.discard(self)
+
+    def eof_received(self) -> bool:
+        """The client has ended its way before it began."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Nothing is written yet."""
+
+    def resume_writing(self) -> None:
+        """Nothing is written yet."""
 
     def overdue(self) -> None:
         """Too slow, or malformed: close without an answer."""

@@ -5,7 +5,6 @@ RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2).
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from typing import Final
 
@@ -41,8 +40,6 @@ class Records:
         "_early",
         "_incoming",
         "_outgoing",
-        "_read",
-        "_write",
         "close_notify",
         "done",
         "error",
@@ -62,11 +59,7 @@ class Records:
         """Prepare a handshake. Raises ValueError for a name that cannot be asked for."""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname, session=session
-        )
-        self._read = self.tls.read
-        self._write = self.tls.write
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname, session)
         self._early = None if server_side else b""  # ciphertext before the first plaintext, less than a record
         self.skipped = 0
         self._backlog = b""  # plaintext that waits for the end of a renegotiation
@@ -103,14 +96,14 @@ class Records:
             return b""
         if self._early is not None:
             return self._first(self._early + ciphertext)
-        incoming, read = self._incoming, self._read
+        incoming, tls = self._incoming, self.tls
         pieces: list[bytes] = []
         try:
             for start in range(0, len(ciphertext) or 1, _RECORD):
                 incoming.write(ciphertext if len(ciphertext) <= _RECORD else ciphertext[start : start + _RECORD])
                 while incoming.pending:
                     try:
-                        piece = read(_RECORD)
+                        piece = tls.read(_RECORD)
                     except ssl.SSLWantReadError:
                         break  # an incomplete record, or one that was not for the application
                     if not piece:
@@ -149,17 +142,17 @@ class Records:
         if self._backlog:
             self._backlog += plaintext
             return b""
-        write, outgoing = self._write, self._outgoing
+        tls, outgoing = self.tls, self._outgoing
         size = len(plaintext)
         start = 0
         pieces: list[bytes] = []
         try:
             if size <= _RECORD:
-                write(plaintext)
+                tls.write(plaintext)
                 return outgoing.read()
             view = memoryview(plaintext)
             for start in range(0, size, _RECORD):
-                write(view[start : start + _RECORD])  # all of it, or none
+                tls.write(view[start : start + _RECORD])  # all of it, or none
                 pieces.append(outgoing.read())
         except ssl.SSLWantReadError:
             self._backlog = bytes(plaintext[start:])
@@ -182,22 +175,22 @@ class Records:
 
     def info(self, name: str) -> object:
         """What asyncio calls ``ssl_object``, ``sslcontext``, ``cipher`` or ``peercert``; None for any other."""
-        match name:
-            case "ssl_object":
-                return self.tls
-            case "sslcontext":
-                return self.tls.context
-            case "cipher":
-                return self.tls.cipher()
-            case "peercert":
-                return self.tls.getpeercert()
+        if name == "ssl_object":
+            return self.tls
+        if name == "sslcontext":
+            return self.tls.context
+        if name == "cipher":
+            return self.tls.cipher()
+        if name == "peercert":
+            return self.tls.getpeercert()
         return None
 
     def close(self) -> bytes:
         """Our close_notify, after what waited."""
-        with contextlib.suppress(ssl.SSLError):
-            # It raises as the peer's close_notify has not come, or data stands before it; ours is written all the same.
+        try:  # noqa: SIM105 - `suppress` is an object and two calls
             self.tls.unwrap()
+        except ssl.SSLError:
+            pass  # the peer's close_notify has not come, or data stands before it; ours is written all the same
         return self._outgoing.read()
 
 

@@ -10,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.net.layer import Layer
-from proxy.net.records import Records, ServerObject
+from proxy.net.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_HANDSHAKE, _OPEN, _CLOSED, _LOST = "handshake", "open", "closed", "lost"
+_HANDSHAKE: Final = 0
+_OPEN: Final = 1
+_LINGERING: Final = 2
+_CLOSED: Final = 3
+_LOST: Final = 4
+_STATES: Final = ("handshake", "open", "lingering", "closed", "lost")
 _NOBODY: Final = asyncio.Protocol()  # hears what nobody has to hear
 
 
@@ -42,24 +47,19 @@ class TlsTransport(Layer):
         "_context",
         "_eof_told",
         "_held",
-        "_hostname",
+        "_notified",
         "_on_failure",
         "_opened_in",
         "_paused",
         "_raw_eof",
-        "_records",
-        "_server_side",
         "_session",
         "_started_ns",
         "_state",
         "_writing_paused",
         "bytes_in",
         "bytes_out",
-        "handshake_ns",
         "truncated",
     )
-
-    _records: Records
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class TlsTransport(Layer):
         self._hostname = server_hostname
         self._on_failure = on_failure
         self._session = session
+        self._notified = False  # our close_notify is written
         self._state = _HANDSHAKE
         self._started_ns = 0
         self._paused = self._writing_paused = False
@@ -92,13 +93,13 @@ class TlsTransport(Layer):
 
     def __repr__(self) -> str:
         side = "server" if self._server_side else "client"
-        return f"<TlsTransport {side} {self._state} {self.version} in={self.bytes_in} out={self.bytes_out}>"
+        return f"<TlsTransport {side} {_STATES[self._state]} {self.version} in={self.bytes_in} out={self.bytes_out}>"
 
     def start(self, raw_transport: asyncio.Transport, initial: bytes = b"") -> None:
         """Take over a connected transport and begin the handshake; ``initial`` is ciphertext already read from it."""
         self._raw = raw_transport
         self._started_ns = monotonic_ns()
-        raw_transport.set_protocol(self)
+        raw_transport.set_protocol(cast("asyncio.Protocol", self))
         try:
             self._records = Records(
                 self._context,
@@ -124,7 +125,9 @@ class TlsTransport(Layer):
     def _shake(self, ciphertext: bytes) -> None:
         records = self._records
         answer = records.shake(ciphertext)
-        self._send(answer)  # before the inner protocol writes, so that its first write's byte range is that alone
+        # Before the inner protocol writes, so that its first write's byte range is that alone. Tickets do not wait for
+        # that write: a client with Nagle's algorithm sends its request once its last flight is acknowledged.
+        self._send(answer)
         if records.failure:
             self._fail(records.failure)
         elif records.done:
@@ -134,7 +137,7 @@ class TlsTransport(Layer):
     def _opened(self) -> None:
         self._state = _OPEN
         self._opened_in = self.bytes_in
-        self._inner.connection_made(self)
+        self._inner.connection_made(cast("asyncio.Transport", self))
         if self._writing_paused and self._state == _OPEN:
             self._inner.pause_writing()
         if self._records.undelivered and self._state == _OPEN:
@@ -162,6 +165,8 @@ class TlsTransport(Layer):
                 self._catch_up()
         elif self._state == _HANDSHAKE:
             self._shake(data)
+        elif self._state == _LINGERING:
+            self._inner.data_received(data)
 
     def eof_received(self) -> bool:
         """Take the end of the raw stream; once open, closing is decided here and not below."""
@@ -246,9 +251,22 @@ class TlsTransport(Layer):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send: one write to the raw transport, whatever the number of records."""
-        if self._state == _OPEN and data:
-            self._send(self._records.encrypt(data))
-            if self._records.error is not None:
+        if self._state == _OPEN and data and not self._notified:
+            records = self._records
+            self._send(records.encrypt(data))
+            if records.error is not None:
+                self._end()
+
+    def write_last(self, data: bytes) -> None:
+        """Write what is to be followed by `close` or `linger` alone: close_notify goes with it, in the same write."""
+        if self._state == _OPEN and not self._notified:
+            records = self._records
+            ciphertext = records.encrypt(data)
+            if records.error is None and not records.waiting:
+                self._notified = True
+                ciphertext += records.close()
+            self._send(ciphertext)
+            if records.error is not None:
                 self._end()
 
     def _send(self, ciphertext: bytes) -> None:
@@ -258,10 +276,29 @@ class TlsTransport(Layer):
 
     def close(self) -> None:
         """Send close_notify after what was written, then close; does not wait for the peer's (RFC 8446 section 6.1)."""
-        if self._state == _OPEN and not self._raw.is_closing():
-            self._send(self._records.close())
+        self._notify()
         if self._finished():
             self._raw.close()
+
+    def linger(self) -> None:
+        """Send close_notify and the end of the raw stream; then pass on what still comes, unopened, only to be counted.
+
+        For a peer that is still sending: a plain close would answer it with a reset, which can destroy what it has not
+        read yet. Ends with the raw stream, or by the owner's `close` or `abort`.
+        """
+        self._notify()
+        if self._state == _OPEN:
+            self._held.clear()
+            self._state = _LINGERING
+            if not self._raw.is_closing():
+                if self._paused:
+                    self._raw.resume_reading()
+                self._raw.write_eof()
+
+    def _notify(self) -> None:
+        if self._state == _OPEN and not self._notified and not self._raw.is_closing():
+            self._notified = True
+            self._send(self._records.close())
 
     def abort(self) -> None:
         """Close at once; nothing more is sent."""
@@ -277,7 +314,7 @@ class TlsTransport(Layer):
 
     def is_closing(self) -> bool:
         """Whether the connection is closed or about to be."""
-        return self._state in (_CLOSED, _LOST) or self._raw.is_closing()
+        return self._state >= _CLOSED or self._raw.is_closing()
 
     def pause_reading(self) -> None:
         """Stop `data_received`; what the raw transport had read by then is held as ciphertext, one read at most."""
@@ -299,52 +336,7 @@ class TlsTransport(Layer):
         """Whether `data_received` may be called."""
         return not self._paused and not self.is_closing()
 
-    def get_write_buffer_size(self) -> int:
-        """Bytes not yet accepted by the kernel."""
-        return self._raw.get_write_buffer_size() + self._records.waiting
-
-    # What is known of the connection.
-
     @property
     def first_in(self) -> int:
         """Where the peer's first plaintext begins among ``bytes_in``, once it has come (client side)."""
         return self._opened_in + self._records.skipped
-
-    def get_extra_info(self, name: str, default: object = None) -> Any:
-        """As asyncio names them: ``ssl_object``, ``sslcontext``, ``cipher``, ``peercert``, or the raw transport's."""
-        known = self._records.info(name)
-        return self._raw.get_extra_info(name, default) if known is None else known
-
-    @property
-    def version(self) -> str:
-        """``TLSv1.3`` or ``TLSv1.2``; "" before the handshake is done."""
-        return (self._records.tls.version() or "") if self.handshake_ns else ""
-
-    @property
-    def cipher(self) -> str:
-        """OpenSSL's name of the cipher suite; "" before the handshake is done."""
-        cipher = self._records.tls.cipher() if self.handshake_ns else None
-        return cipher[0] if cipher is not None else ""
-
-    @property
-    def server_name(self) -> str:
-        """The name asked for by SNI; "" for none."""
-        if self._server_side:
-            tls = self._records.tls
-            return tls.requested_name if isinstance(tls, ServerObject) else ""
-        return self._hostname or ""
-
-    @property
-    def alpn(self) -> str:
-        """The protocol that both sides agreed on; "" for none."""
-        return (self._records.tls.selected_alpn_protocol() or "") if self.handshake_ns else ""
-
-    @property
-    def resumed(self) -> bool:
-        """Whether the handshake resumed an earlier session."""
-        return bool(self.handshake_ns) and bool(self._records.tls.session_reused)
-
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """A session to resume (client side); with TLS 1.3 it comes with the tickets, after the first answer."""
-        return self._records.tls.session if self.handshake_ns else None

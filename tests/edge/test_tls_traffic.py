@@ -64,6 +64,17 @@ def test_refused_and_closed(edge: Edge, client: Client, raw: bytes) -> None:
     assert not edge.a.requests
 
 
+def test_refused_upload_goes_on_unharmed(edge: Edge, client: Client) -> None:
+    # As without TLS: the proxy closes in two steps, so that no reset takes the answer away (RFC 9112 section 9.6).
+    client.send(request(f"Content-Length: {4 * MIB}", method="POST"))
+    assert client.response("POST").status == 413
+    assert nothing_more(client)  # close_notify has come
+    for _ in range(16):
+        assert client.send(b"x" * (32 << 10))
+    client.close()
+    edge.probe()
+
+
 def test_large_both_ways(edge: Edge, client: Client) -> None:
     body = secrets.token_bytes(3 * MIB)
     edge.a.script = lambda exchange: exchange.send(

@@ -31,6 +31,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return bool({"close", "abort"} & set(self.calls))
 
+    def write_eof(self) -> None:
+        self.calls.append("write_eof")
+
     def pause_reading(self) -> None:
         self.calls.append("pause_reading")
 
@@ -78,6 +81,47 @@ async def test_one_raw_write_for_each_write(server: ssl.SSLContext) -> None:
     assert peer.decrypt(wire.writes[-1]) == b"ab"
     assert len(wire.writes) == 5
     assert tls.bytes_out - before == sum(map(len, wire.writes))
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_the_last_write_ends_the_stream(server: ssl.SSLContext, size: int) -> None:
+    inner = Inner()
+    tls, wire, peer = opened(server, inner)
+    before = tls.bytes_out
+    tls.write_last(bytes(size))
+    assert len(wire.writes) == 1
+    assert tls.bytes_out - before == len(wire.writes[0])
+    assert peer.decrypt(wire.writes.pop()) == bytes(size)
+    assert peer.close_notify
+    tls.write(b"late")
+    tls.write_last(b"late")
+    tls.data_received(peer.encrypt(b"what the peer still says"))
+    assert inner.data == b"what the peer still says"
+    tls.close()
+    assert not wire.writes
+    assert wire.calls == ["close"]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["written", "written as the last"])
+async def test_what_a_lingering_connection_gets_is_passed_on_unopened(server: ssl.SSLContext, last: bool) -> None:
+    inner = Inner()
+    tls, wire, peer = opened(server, inner)
+    tls.pause_reading()
+    (tls.write_last if last else tls.write)(b"413")
+    tls.linger()
+    assert peer.decrypt(b"".join(wire.writes)) == b"413"
+    assert peer.close_notify
+    assert wire.calls == ["pause_reading", "resume_reading", "write_eof"]
+    records = peer.encrypt(b"more of the upload")
+    tls.data_received(records)
+    tls.data_received(b"no record at all")
+    assert inner.data == records + b"no record at all"
+    assert not tls.eof_received()
+    tls.abort()
+    assert wire.calls[3:] == ["abort"]
+    tls.connection_lost(None)
+    assert inner.events == ["made", "lost"]
+    assert not tls.truncated
 
 
 async def test_one_delivery_for_each_raw_read(server: ssl.SSLContext) -> None:

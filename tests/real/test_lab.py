@@ -106,8 +106,8 @@ def test_each_box_delays_and_says_what(kind: Kind) -> None:
             events = box.events()
             assert events, name
             assert {event.act for event in events} == {"delay"}
-            # What came in behind a frame that was still held had to wait for it.
-            assert all(since <= event.at_ns <= until + 30_000_000 for event in events)
+            # What had come in, and was not looked at yet, is held as well; what came in behind such a frame waits for it.
+            assert all(since < event.gone_ns and event.at_ns <= until + 30_000_000 for event in events)
             assert all(event.at_ns <= event.gone_ns <= event.left_ns for event in events)
             assert all(event.gone_ns - event.at_ns >= 30_000_000 for event in events if event.at_ns < until)
             there = [event for event in events if event.destination_port == address[1]]
