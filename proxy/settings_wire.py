@@ -46,7 +46,7 @@ class Wire:
         value="LOW-HIGH",
     )
     rate: int = setting(
-        1000,
+        2000,
         "recorded requests a second, in each worker, that it is told of at most; of more, every n-th",
         source="to join one takes it some 0.1 ms; after a calm time 16,384 at once, as many as it has room for",
         value="N",
