@@ -12,10 +12,12 @@ from typing import Any, Final, Self
 from benchmarks.measure import certificate, collector
 from benchmarks.measure.collector import Collector, JaegerCollector, Sink
 from benchmarks.measure.machine import Cpus
+from benchmarks.measure.node import Node
 from benchmarks.measure.priority import yielding
 from benchmarks.peers import upstream
 from benchmarks.peers.base import Peer, Place, needed
 from benchmarks.peers.catalogue import DIRECT, VARIANTS
+from proxy.demo.lab.plan import Kind
 from tests.real.process import Process
 
 LIMIT: Final = 120.0  # seconds that a load may take beyond its own time
@@ -39,6 +41,7 @@ class Lab:
         self.facts: Final[dict[str, float]] = {}  # what one scenario learned once and asks again
         self.rounds: Final[dict[str, list[float]]] = {}  # the same, of many rounds
         self._sinks: dict[float, Sink] = {}
+        self._nodes: dict[Kind, Node] = {}
         self._jaeger: JaegerCollector | None = None
         self._started = 0
         self._ends = contextlib.ExitStack()
@@ -112,6 +115,13 @@ class Lab:
         process = Process(name, command, self.folder / f"{self._started}-{name}.log", **options)
         self._ends.callback(process.stop)
         return process
+
+    def node(self, kind: Kind) -> Node:
+        """Network namespaces with a switch of this kind between, made once; raises `Unfit` where they cannot be."""
+        if kind not in self._nodes:
+            self._nodes[kind] = Node(self.folder / f"node-{kind}", kind, self.cpus.others)
+            self._ends.callback(self._nodes[kind].close)
+        return self._nodes[kind]
 
     def sink(self, delay: float = 0.0) -> Sink:
         """A collector that counts bytes, started once for each delay (seconds)."""

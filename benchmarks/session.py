@@ -53,8 +53,9 @@ class Session:
             for name in self._names(scenario, point):
                 self._say(scenario, point, f"starting {name}", START)
                 try:
-                    running[name] = lab.start(name, **scenario.place(lab, point))
-                    scenario.warm(lab, running[name], point)
+                    with scenario.within(lab, point):
+                        running[name] = lab.start(name, **scenario.place(lab, point))
+                        scenario.warm(lab, running[name], point)
                 except Unfit as error:
                     self.leave_out(f"{scenario.name} {point.label}: {error}")
                     running.pop(name, None)

@@ -26,4 +26,5 @@ cpdef void admit(Request x, RequestHead head) except *
 @cython.locals(worker=Worker, noted=dict, wanted="bint", trusted="bint")
 cpdef void trace(Request x, Route route) except *
 
+@cython.locals(worker=Worker)
 cpdef void account(Request x) except *

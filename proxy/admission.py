@@ -157,8 +157,11 @@ def trace(x: Request, route: Route | None) -> None:
 
 
 def account(x: Request) -> None:
-    """Have the kernel's account of both connections on a request's spans, if there are to be any."""
-    if x.recorded:
+    """Pick a recorded request for `spanway wire`, or not, and have the kernel's account of both connections on its
+    spans."""
+    worker = x.worker
+    x.watched = worker.allowance.take()
+    if worker.kernel or (x.watched and worker.accounting):
         x.tcp = tcp_info.begin(x.downstream)
 
 

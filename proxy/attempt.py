@@ -27,7 +27,7 @@ class Attempt(Response):
         """What ``__init__`` would do, as a plain call when it is compiled."""
         self.attach(exchange, endpoint)
         self.connection = None
-        self.abandoned = False
+        self.abandoned = self.until_close = False
         self.tcp = None
         self.span_id = span_id()
         self.start_ns = start_ns

@@ -19,6 +19,7 @@ from proxy.catalogue import CONTROLLER, DEV, LACKS, SOURCES, WIRE, Entry, catalo
 from proxy.configure import Loaded, load
 from proxy.errors import SettingsError
 from proxy.parser import Parser
+from proxy.saying import say
 from proxy.settings import Settings
 from proxy.settings_reference import explained
 from proxy.usages import EXAMPLES, FAULTS, USAGES
@@ -88,6 +89,12 @@ def build() -> Parser:
         metavar="auto|A-B|all",
         help=f"local ports of the proxy's connections; auto: {WIRE.wire.ports}, which is the sampled requests' "
         "(wire.ports), and what else the proxy tells of",
+    )
+    wiring.flag(
+        "--ipfix",
+        default="off",
+        metavar="[HOST:]PORT|off",
+        help="listen for Open vSwitch's samples of packets (IPFIX, UDP; usual: 4739): proof of their way [default off]",
     )
     _add_settings(wiring, WIRE, {"tracing": ("otlp", "otlp-protocol"), "listeners": ("admin",)})
 
@@ -233,7 +240,7 @@ def wire(options: argparse.Namespace) -> int:
     settings = _settings(options, WIRE)
     from proxy.layers import start
 
-    return start.run(settings, options.interfaces, options.places or "", options.ports)
+    return start.run(settings, options.interfaces, options.places or "", options.ports, ipfix=options.ipfix)
 
 
 def apply(options: argparse.Namespace) -> int:
@@ -271,13 +278,8 @@ def explain(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace, base: Settings) -> Settings:
     loaded: Loaded = load(vars(options), os.environ, base)
     for warning in loaded.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     return loaded.settings
-
-
-def _say(text: str) -> None:
-    """One line on standard error, whatever the text holds."""
-    sys.stderr.write(f"spanway: {' '.join(text.split())}\n")
 
 
 def _refuse_unknown(parser: Parser, unknown: Iterable[str]) -> None:
@@ -295,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
     except SettingsError as problem:
-        _say(f"error: {problem}")
+        say(f"error: {problem}")
         return 2
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell reports it

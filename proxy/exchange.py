@@ -62,7 +62,7 @@ class Exchange(Request):
             self.route = route = worker.table.match(self.host, self.path)
             self.route_ns = time_ns()
             trace(self, route)
-            if worker.kernel:
+            if worker.watching and self.recorded:
                 account(self)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
@@ -113,13 +113,13 @@ class Exchange(Request):
         if pool is None:
             pool = self.worker.open_pool(endpoint)
         # After a death on a reused connection the others of its age are suspect: dial.
-        upstream = None if attempts and attempts[-1].reused else pool.take(self.recorded)
+        upstream = None if attempts and attempts[-1].reused else pool.take(self.watched)
         attempts.append(attempt)
         if upstream is not None:
             attempt.send(upstream, entry_ns)
             return
         self.self_ns += time_ns() - entry_ns
-        pool.connect(attempt, route.connect_timeout, self.recorded)
+        pool.connect(attempt, route.connect_timeout, self.watched)
 
     def request_bytes(self, attempt: AttemptRecord) -> bytes:
         """The head, with this attempt's span as the parent, and what there is of the body."""

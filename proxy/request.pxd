@@ -28,6 +28,7 @@ cdef class Request(RequestRecord):
     cdef public bytes upgrade
     cdef public object upload
     cdef public bint wants_trailers
+    cdef public bint watched
     cdef public Worker worker
 
     cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *

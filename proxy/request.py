@@ -45,6 +45,7 @@ class Request(RequestRecord):
         "upgrade",  # bytes: the protocol asked for, b"" for none
         "upload",  # the request's body, None without one
         "wants_trailers",  # bool: TE: trailers
+        "watched",  # bool: recorded, and `spanway wire` is told of it
         "worker",
     )
 
@@ -74,6 +75,7 @@ class Request(RequestRecord):
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None
         self.tcp: Reading | None = None
+        self.watched = False
         self.remote = self.expects = self.wants_trailers = self.keep = self.chunked_out = self.answered = False
         self.request_done = True
         self.status = self.admit_ns = self.route_ns = self.end_ns = self.self_ns = self.server_port = 0

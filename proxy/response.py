@@ -262,6 +262,7 @@ class Response(AttemptRecord):
         elif self.state == TO_CLOSE and error is None and not self._truncated():
             if self.exchange.chunked_out:
                 self.exchange.relay(last_chunk([]), 0, True)
+            self.until_close = True
             self.complete()
         else:
             self.failed(Fault(Kind.RESPONSE_CUT, f"{self.where()} {how}"))

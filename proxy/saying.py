@@ -7,15 +7,16 @@ import sys
 
 
 def say(text: str) -> None:
-    """Write a line, if anybody can read it.
+    """Write one line, whatever the text holds, if anybody can read it.
 
     A log collector that went away, a full disk or a closed terminal must not end what serves: it says it in callbacks,
     where an OSError (or the ValueError of a closed stream) would be somebody else's failure.
     """
     if sys.stderr is None:  # pythonw, or a service that closed descriptor 2 before the start
         return
+    line = " ".join(filter(None, (part.strip() for part in text.splitlines())))
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"spanway: {text}\n")
+        sys.stderr.write(f"spanway: {line}\n")
         sys.stderr.flush()
 
 

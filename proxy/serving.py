@@ -241,7 +241,9 @@ class Serving:
             wire_sent=worker.handover.sent,
             wire_full=worker.handover.full,
             wire_gone=worker.handover.gone,
+            wire_spared=worker.allowance.spared,
             wire_outside=worker.handover.outside,
+            wire_exhausted=worker.connector.ports.exhausted,
             export=worker.exporter.counters() if worker.exporter is not None else ExportCounters(),
         )
 

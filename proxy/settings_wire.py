@@ -45,9 +45,16 @@ class Wire:
         source="the upper end of the kernel's 32768-60999",
         value="LOW-HIGH",
     )
+    rate: int = setting(
+        1000,
+        "recorded requests a second, in each worker, that it is told of at most; of more, every n-th",
+        source="to join one takes it some 0.1 ms; after a calm time 16,384 at once, as many as it has room for",
+        value="N",
+        least=1,
+    )
     kernel: Literal["wire", "always", "never"] = setting(
         "wire",
-        "read the kernel's account of both TCP connections (TCP_INFO) for recorded requests: while `spanway wire` "
-        "listens, always or never",
-        source="getsockopt TCP_INFO: some 2 us of CPU per recorded request",
+        "read the kernel's account of both TCP connections (TCP_INFO): for recorded requests that `spanway wire` is "
+        "told of, always for recorded ones, or never",
+        source="getsockopt TCP_INFO: four calls, some 4 us of CPU per request",
     )

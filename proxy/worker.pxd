@@ -3,6 +3,7 @@ from proxy.connect.pool cimport Connector
 from proxy.net.clock cimport Clock
 from proxy.route.stats cimport RouteStats
 from proxy.route.table cimport Route, Table
+from proxy.trace.allowance cimport Allowance
 from proxy.trace.context cimport Propagation
 from proxy.trace.encoder cimport Encoder
 from proxy.trace.export cimport Exporter
@@ -26,7 +27,10 @@ cdef class Worker:
     cdef public Exporter exporter
     cdef public object access_log
     cdef public object handover
+    cdef public Allowance allowance
     cdef public bint kernel
+    cdef public bint accounting
+    cdef public bint watching
     cdef public object ledger
     cdef public object registry
     cdef public Connector connector

@@ -18,6 +18,7 @@ from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
 from proxy.route.table import Table
 from proxy.swap import Swap
+from proxy.trace.allowance import Allowance
 from proxy.trace.context import Propagation
 from proxy.trace.encoder import Encoder
 from proxy.trace.handover import Handover
@@ -67,7 +68,10 @@ class Worker:
         self.exporter = exporter
         self.access_log = access_log
         self.handover = Handover(settings.wire.socket)
-        self.kernel = settings.wire.kernel == "always"  # whether recorded requests have the kernel's account
+        self.allowance = Allowance(settings.wire.rate)  # of recorded requests that the wire is told of
+        self.kernel = settings.wire.kernel == "always"  # whether all recorded requests have the kernel's account
+        self.accounting = settings.wire.kernel != "never"  # whether those that the wire is told of have it
+        self.watching = self.kernel  # whether recorded requests may have any of both
         self.ledger = Ledger()
         self.registry = Registry(settings.eject_after, settings.eject_time)
         self.connector = Connector(
@@ -182,7 +186,7 @@ class Worker:
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
                     exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
-                    if handover is not None:
+                    if handover is not None and exchange.watched:
                         handover.take(exchange)
                 if access_log is not None and (route is None or route.actions is None or route.actions.logged):
                     access_log.offer(exchange, exchange.detail)
@@ -223,8 +227,11 @@ class Worker:
         self.settle()
         listening = self.handover.look(loop_time)
         self.connector.divide(listening)
-        if self.settings.wire.kernel == "wire":
-            self.kernel = listening
+        self.watching = self.kernel or listening
+        if listening:
+            self.allowance.refill(loop_time)
+        else:
+            self.allowance.close()
         if self.exporter is not None:
             self.exporter.tick(loop_time)
         if self.access_log is not None:

@@ -29,6 +29,11 @@ def test_a_line_is_written_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "spanway: ready\n")
 
 
+def test_a_text_of_several_lines_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    say("error: is no list; write\n\nways:\r\n  - taps: [a,  b]\u2028")
+    assert capsys.readouterr().err == "spanway: error: is no list; write ways: - taps: [a,  b]\n"
+
+
 @pytest.mark.parametrize("stream", [Gone(), closed(), None])
 def test_nobody_to_read_it_is_no_failure(stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream)

@@ -48,7 +48,6 @@ SHORT = {
     "proxy/net/now.py",
     "proxy/relay/answers.py",
     "proxy/saying.py",
-    "proxy/settings_wire.py",
     "proxy/trace/encoder.py",
     "proxy/trace/ids.py",
     "proxy/trace/jaeger.py",

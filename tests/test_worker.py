@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from proxy.connect.pool import Pool
 from proxy.errors import SettingsError
+from proxy.net.ports import Ports
 from proxy.route.spec import TableSpec
 from proxy.settings import Limits, Settings, Tracing
+from proxy.settings_wire import PORTS, Wire
+from proxy.trace.allowance import BURST
 from proxy.trace.encoder import Encoder
+from proxy.trace.handover import SIZE
 from tests.rig import GET, OK, Rig, rig, table
 
 
@@ -152,3 +159,34 @@ def test_paths_that_are_not_traced() -> None:
         assert r.exporter.blobs == []
         assert len(r.recorded) == 1
         client.lose()
+
+
+class Together(Ports):
+    """All connections in one pool."""
+
+    def usable(self) -> bool:
+        return False
+
+
+def test_beyond_its_rate_the_wire_is_told_of_nothing_and_requests_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "wire.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+        wire.bind(str(path))
+        wire.setblocking(False)
+        with rig(Settings(wire=Wire(socket=str(path), rate=1, kernel="never")), keep=True) as r:
+            r.worker.connector.ports = Together(PORTS)
+            r.pass_time(2.0)  # it has seen that somebody listens
+            client, upstream = r.exchange(GET)
+            assert len(wire.recv(65536)) == SIZE
+            for _ in range(2 * BURST):
+                r.worker.allowance.take()
+            r.pass_time(0.25)
+            r.send(client, GET)
+            r.send(upstream, OK)
+            assert client.take() == OK * 2
+            with pytest.raises(BlockingIOError):
+                wire.recv(65536)
+            assert [exchange.watched for exchange in r.worker.kept] == [True, False]
+            assert r.worker.allowance.spared == 1
+            assert len(r.exporter.blobs) == 2
+            r.worker.handover.close()

@@ -17,6 +17,7 @@ from tests.real.process import Process, ProcessFailed
 
 CONFIG: Final = Path(__file__).with_name("config")
 HOST: Final = "bench.test"
+LOOPBACK: Final = "127.0.0.1"
 CONNECTIONS: Final = 16_384  # more than any measurement opens
 RULE: Final = "/team-%d/service-%d/"  # where one of many rules is; see `scenarios.rules`
 HOSTS: Final = 100  # that many rules are spread over
@@ -35,9 +36,10 @@ class Certificate:
 class Place:
     """Where and how a peer runs.
 
-    ``cpus`` is a CPU list (taskset(1)), ``upstream`` the upstream's port, ``grpc`` and ``http`` the collector's OTLP
-    endpoints, ``workers`` how many processes or threads serve, ``rules`` how many routes it has: one means all paths
-    of `HOST`. ``ingresses``: how many Ingresses (or servers) it has beside that, and one that changes; see `change`.
+    ``cpus`` is a CPU list (taskset(1)), ``upstream`` the upstream's port, ``host`` its address, ``grpc`` and
+    ``http`` the collector's OTLP endpoints, ``workers`` how many processes or threads serve, ``rules`` how many routes
+    it has: one means all paths of `HOST`. ``ingresses``: how many Ingresses (or servers) it has beside that, and one
+    that changes; see `change`.
     ``checked``: it counts as started once it has passed on a request that was answered with 200. ``wire``: the socket
     at which Spanway looks for `spanway wire`, "" for none.
     """
@@ -53,6 +55,7 @@ class Place:
     ingresses: int = 0
     checked: bool = True
     wire: str = ""
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

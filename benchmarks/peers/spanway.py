@@ -25,7 +25,7 @@ def start(variant: Variant, place: Place) -> Peer:
     """Spanway with ``place.workers`` workers, exporting over OTLP/HTTP what its sampler takes."""
     port, tls_port, admin = free_ports(3)
     command = [sys.executable, "-m", "proxy", "serve", "--ingress", str(manifests(place))]
-    command += ["--upstream", f"bench=127.0.0.1:{place.upstream}", "--workers", str(place.workers)]
+    command += ["--upstream", f"bench={place.host}:{place.upstream}", "--workers", str(place.workers)]
     command += ["--http", f"127.0.0.1:{port}", "--https", f"127.0.0.1:{tls_port}", "--admin", f"127.0.0.1:{admin}"]
     command += ["--access-log", "off", "--otlp", place.http, "--otlp-protocol", "http/protobuf"]
     command += ["--wire", place.wire or "off"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
+from benchmarks.measure.collector import Collector
 from benchmarks.measure.cpu import TreeClock
 from benchmarks.measure.machine import CpuTimes
 from benchmarks.measure.samples import Reading
@@ -90,6 +92,10 @@ class Scenario(ABC):
         """Which fields of `Place` a peer of this point has otherwise than all others."""
         return {}
 
+    def within(self, _lab: Lab, _point: Point) -> contextlib.AbstractContextManager[None]:
+        """Where its peers are started and warmed up: elsewhere than in this network namespace."""
+        return contextlib.nullcontext()
+
     def suits(self, variant: Variant, _point: Point) -> bool:
         """Whether a variant can be asked."""
         return variant.name != DIRECT or DIRECT in self.variants
@@ -149,23 +155,23 @@ def settle(peer: Peer) -> TreeClock:
         before = now
 
 
-def spans_since(lab: Lab, before: int, expected: float) -> int:
+def spans_since(collector: Collector, before: int, expected: float) -> int:
     """How many spans have arrived since there were ``before``, once it is ``expected`` or patience ends."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        count = lab.collector.received().spans - before
+        count = collector.received().spans - before
         if count >= expected or time.monotonic() > deadline:
             return count
         time.sleep(STEP)
 
 
-def spans_so_far(lab: Lab) -> int:
+def spans_so_far(collector: Collector) -> int:
     """How many spans the collector has, once no more arrive."""
     deadline = time.monotonic() + PATIENCE
-    before = lab.collector.received().spans
+    before = collector.received().spans
     while True:
         time.sleep(STEP)
-        now = lab.collector.received().spans
+        now = collector.received().spans
         if now == before or time.monotonic() > deadline:
             return now
         before = now

@@ -10,10 +10,12 @@ from benchmarks.scenarios.configuration import Apply, Swap
 from benchmarks.scenarios.connections import Churn, Connections, Tls, TlsBulk, WebSocket
 from benchmarks.scenarios.cost import Cost, Latency
 from benchmarks.scenarios.memory import Big, Growth, Idle
+from benchmarks.scenarios.propagation import Propagation
 from benchmarks.scenarios.rate import Rate
 from benchmarks.scenarios.scale import Rules, Workers
 from benchmarks.scenarios.tracing import Price
 from benchmarks.scenarios.wire import Wire
+from benchmarks.scenarios.wire_memory import WireMemory
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     scenario.name: scenario
@@ -33,9 +35,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         Workers(),
         Apply(),
         Swap(),
+        Propagation(),
         Big(),
         Growth(),
         Wire(),
+        WireMemory(),
     )
 }
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
-from benchmarks.measure.collector import endpoints
+from benchmarks.measure.collector import Collector, endpoints
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import DIRECT
@@ -34,12 +34,19 @@ CPU_METRICS: Final = (
 
 
 def saturate(
-    lab: Lab, peer: Peer, variant: Variant, connections: int, url: str = "", lead_in: float = LEAD_IN
+    lab: Lab,
+    peer: Peer,
+    variant: Variant,
+    connections: int,
+    url: str = "",
+    lead_in: float = LEAD_IN,
+    collector: Collector | None = None,
 ) -> Reading:
-    """Load one peer with ``connections`` and take what a request costs it."""
+    """Load one peer with ``connections`` and take what a request costs it. ``collector``: another than the lab's."""
+    counting = collector or lab.collector
     wrk.run(lab, url or peer.url, connections, lead_in)
     before = Watch.begin(lab, peer)
-    spans = spans_so_far(lab) if variant.traced else 0
+    spans = spans_so_far(counting) if variant.traced else 0
     loaded = wrk.run(lab, url or peer.url, connections, lab.seconds)
     noise = before.noise(lab, peer, loaded.seconds)
     values = before.spent(peer, loaded.requests)
@@ -48,7 +55,7 @@ def saturate(
     if variant.traced:
         expected = variant.spans * loaded.requests * (variant.sampled or 0.0)
         # The load ends in the middle of requests that wrk does not count; of a sampled share only the rest is known.
-        arrived = spans_since(lab, spans, expected if variant.strict else 0)
+        arrived = spans_since(counting, spans, expected if variant.strict else 0)
         values["spans"] = arrived / loaded.requests
         if variant.strict and arrived < expected:
             faults["spans that did not arrive"] = int(expected - arrived)

@@ -1,83 +1,119 @@
-"""The price of being looked at: `spanway wire` on the loopback interface, whose filter runs twice for each packet."""
+"""The price of being looked at: `spanway wire` on the way to the upstream, against nobody there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
+from benchmarks.load import wrk
+from benchmarks.measure.collector import endpoints
 from benchmarks.measure.machine import ROOT
-from benchmarks.measure.priority import yielding
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import SPANWAY
 from benchmarks.scenarios.base import LEAD_IN, Level, Metric, Point, Scenario
 from benchmarks.scenarios.cost import CONNECTIONS, CPU_METRICS, saturate
+from proxy.demo.lab.plan import Kind
 from tests.real.process import Process
 
-NOBODY, LISTENING = "nobody", "spanway wire"
+LOOPBACK: Final = "loopback"
 LOOK: Final = 1.5  # seconds until the proxy has seen that somebody listens, or has left
+TURN: Final = 3.0  # seconds of load then: connections change to ports of their own, and a first burst is joined
 SOCKET: Final = "wire.sock"
+KINDS: Final[Mapping[str, Kind]] = {"bridge": "bridge", "Open vSwitch": "ovs"}  # by a point's label
 
 
 class Wire(Scenario):
-    """What it takes from the proxy, and what it uses itself."""
+    """What it takes from the traffic, and what it uses itself."""
 
     name: ClassVar = "wire"
     title: ClassVar = "The price of seeing packets"
     what: ClassVar = (
-        f"CPU per request and throughput at saturation ({CONNECTIONS} connections), with nobody at the wire's socket "
-        "and with 'spanway wire' listening to the loopback interface. It runs on "
-        "the load's CPU and leaves it to the load (SCHED_IDLE), so that the figures are the proxy's price, and joins "
-        "what it has time for: 'joined' says how much of what it was told of. Needs root, or CAP_NET_RAW."
+        f"The same proxy at saturation ({CONNECTIONS} connections) with nobody at the wire's socket, with 'spanway "
+        "wire', and with nobody again; the ratios are to the mean of the first and the third. Proxy and upstream are "
+        "in network namespaces with a switch between, the wire taps the two ends on the node. It has no CPU of its "
+        "own: it runs on the load's, as anyone starts it. 'joined' is of what it was told. Needs root."
     )
     variants: ClassVar = (SPANWAY, "spanway-1")
     metrics: ClassVar = (
-        *CPU_METRICS,
+        Metric("kept", "throughput, of that without", "x", less_is_better=False, main=True),
+        Metric("again", "the third load's throughput, of the first's", "x", less_is_better=False),
+        Metric("dearer", "CPU per request, of that without", "x"),
+        *(Metric(each.name, each.title, each.unit, each.less_is_better) for each in CPU_METRICS),
         Metric("wire", "CPU of the wire, of one processor", ""),
+        Metric("packets", "packets that passed its filter, per request", ""),
         Metric("joined", "joined of the attempts it was told of", "", less_is_better=False),
     )
-    axis: ClassVar = "listening: "
+    axis: ClassVar = "way: "
 
-    def points(self, _level: Level) -> Sequence[Point]:
-        """Without and with."""
-        return (Point(NOBODY), *((Point(LISTENING, 1.0),) if permitted() else ()))
+    def points(self, level: Level) -> Sequence[Point]:
+        """By what is between proxy and upstream."""
+        labels = [*KINDS, LOOPBACK] if level == Level.FULL else ["bridge", LOOPBACK]
+        return [Point(label, float(number)) for number, label in enumerate(labels, 1)]
 
-    def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
-        """Where proxy and wire would meet."""
-        return {"wire": str(lab.folder / SOCKET)}
+    def place(self, lab: Lab, point: Point) -> Mapping[str, Any]:
+        """Where proxy and wire would meet, and the way to the upstream."""
+        met = {"wire": str(lab.folder / SOCKET)}
+        if point.label == LOOPBACK:
+            return met
+        node = lab.node(KINDS[point.label])
+        return met | {"host": node.host, "upstream": node.port} | endpoints(node.collector)
+
+    def within(self, lab: Lab, point: Point) -> contextlib.AbstractContextManager[None]:
+        """The proxy's network namespace."""
+        return super().within(lab, point) if point.label == LOOPBACK else lab.node(KINDS[point.label]).within()
 
     def lasts(self, seconds: float, _point: Point) -> float:
-        """A load, and twice a proxy's look."""
-        return LEAD_IN + seconds + 2.5 + 2 * LOOK
+        """Three loads, and twice a proxy's look."""
+        return 3 * (LEAD_IN + seconds + 1.5) + TURN + 2 * (LOOK + 1.0)
 
     def measure(self, lab: Lab, peer: Peer, variant: Variant, point: Point) -> Reading:
-        """One saturated load."""
-        if point.label == NOBODY:
-            reading = saturate(lab, peer, variant, CONNECTIONS)
-            return Reading({**reading.values, "wire": 0.0}, reading.faults, reading.noise)
-        with listening(lab) as process:
-            begun, before = time.monotonic(), _cpu_s(process.pid)
-            with yielding([process.pid]):
-                reading = saturate(lab, peer, variant, CONNECTIONS)
-            share = (_cpu_s(process.pid) - before) / (time.monotonic() - begun)
+        """Three saturated loads; the figures without 'of that' in their names are those with the wire."""
+        node = None if point.label == LOOPBACK else lab.node(KINDS[point.label])
+        collector = None if node is None else node.collector
+
+        def load() -> Reading:
+            with self.within(lab, point):
+                return saturate(lab, peer, variant, CONNECTIONS, collector=collector)
+
+        before = load()
+        with listening(lab, ("lo",) if node is None else node.taps) as process:
+            with self.within(lab, point):
+                wrk.run(lab, peer.url, CONNECTIONS, TURN)
+            begun, used = time.monotonic(), _cpu_s(process.pid)
+            during = load()
+            share = (_cpu_s(process.pid) - used) / (time.monotonic() - begun)
+        said = process.log.read_text(errors="replace")
+        process.log.unlink()
         time.sleep(LOOK)
-        values = {**reading.values, "wire": share, "joined": _joined(process.log.read_text(errors="replace"))}
-        return Reading(values, reading.faults, reading.noise)
+        after = load()
+        requests = during.values["rate"] * (lab.seconds + LEAD_IN + TURN)
+        values = {
+            **during.values,
+            "kept": during.values["rate"] / fmean((before.values["rate"], after.values["rate"])),
+            "again": after.values["rate"] / before.values["rate"],
+            "dearer": during.values["cpu"] / fmean((before.values["cpu"], after.values["cpu"])),
+            "wire": share,
+            "packets": _sum(said, "packets\\b(?! lost)") / requests,
+            "joined": _sum(said, "joined") / max(1, _sum(said, "joined") + _sum(said, r"missing \(")),
+        }
+        faults = {**before.faults, **during.faults, **after.faults}
+        return Reading(values, faults, during.noise)
 
 
 @contextlib.contextmanager
-def listening(lab: Lab) -> Iterator[Process]:
-    """A wire, until the proxy hands over to it."""
-    command = [sys.executable, "-m", "proxy", "wire", "--interfaces", "lo", "--socket", str(lab.folder / SOCKET)]
-    command += ["--otlp", "none", "--admin", "off"]
+def listening(lab: Lab, interfaces: Sequence[str]) -> Iterator[Process]:
+    """A wire, from when the proxy hands over to it; ended, it has said all that it counted."""
+    command = [sys.executable, "-m", "proxy", "wire", "--interfaces", ",".join(interfaces)]
+    command += ["--socket", str(lab.folder / SOCKET), "--otlp", "none", "--admin", "off"]
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
     with Process("wire", command, lab.folder / "wire.log", environ=environ, cwd=ROOT, cpu=lab.cpus.others) as process:
         process.expect("spanway: wire ")
@@ -85,20 +121,9 @@ def listening(lab: Lab) -> Iterator[Process]:
         yield process
 
 
-def permitted() -> bool:
-    """Whether this process may listen to packets."""
-    try:
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _joined(said: str) -> float:
-    """The share of what `spanway wire` was told of, by its status lines; 0 where it was told of nothing."""
-    joined = sum(map(int, re.findall(r"(\d+) joined", said)))
-    missing = sum(map(int, re.findall(r"(\d+) missing \(", said)))
-    return joined / max(1, joined + missing)
+def _sum(said: str, what: str) -> int:
+    """The sum over the status lines of `spanway wire` of what they count as ``what``, a pattern."""
+    return sum(map(int, re.findall(rf"(\d+) {what}", said)))
 
 
 def _cpu_s(pid: int) -> float:

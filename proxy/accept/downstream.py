@@ -110,12 +110,14 @@ class Downstream(Connection):
         self.worker.downstreams.discard(self)
         self.worker.ended.discard(self)
         exchange = self.exchange
-        if exchange is not None:
-            exchange.client_gone()
-        elif not ours and self._within_head():
-            self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
-        if self.probe is not None:
-            self.probe.close()
+        try:
+            if exchange is not None:
+                exchange.client_gone()
+            elif not ours and self._within_head():
+                self._refuse(Fault(Kind.CLIENT_GONE, "the client left within a head"))
+        finally:
+            if self.probe is not None:
+                self.probe.close()
 
     def pause_writing(self) -> None:
         """The kernel's send buffer is full: the client reads slowly."""

@@ -159,7 +159,9 @@ def _counts(samples: list[WorkerSample]) -> WorkerSample:
         wire_sent=sum(sample.wire_sent for sample in samples),
         wire_full=sum(sample.wire_full for sample in samples),
         wire_gone=sum(sample.wire_gone for sample in samples),
+        wire_spared=sum(sample.wire_spared for sample in samples),
         wire_outside=sum(sample.wire_outside for sample in samples),
+        wire_exhausted=sum(sample.wire_exhausted for sample in samples),
         routes=tuple(merge(route for sample in samples for route in sample.routes)),
         endpoints=tuple(
             msgspec.structs.replace(endpoint, **_IDLE)

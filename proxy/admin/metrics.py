@@ -237,11 +237,17 @@ def _wire(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
     lost = CounterMetricFamily("spanway_wire_attempts_lost", "Recorded attempts it was not told.", labels=("reason",))
     lost.add_metric(("full",), sum(each.wire_full for each in samples))
     lost.add_metric(("gone",), sum(each.wire_gone for each in samples))
+    lost.add_metric(("rate",), sum(each.wire_spared for each in samples))
     yield lost
     yield _counter(
         "spanway_wire_attempts_outside",
         "Recorded attempts on connections whose local port is not one that it taps.",
         sum(each.wire_outside for each in samples),
+    )
+    yield _counter(
+        "spanway_wire_ports_exhausted",
+        "Upstream connections that found no free local port of their kind (wire.ports) and took any.",
+        sum(each.wire_exhausted for each in samples),
     )
 
 

@@ -58,7 +58,9 @@ class WorkerSample(msgspec.Struct, frozen=True, array_like=True):
     wire_sent: int = 0  # attempts handed to `spanway wire`
     wire_full: int = 0  # lost, as it did not keep up
     wire_gone: int = 0  # lost, as it had just left
+    wire_spared: int = 0  # requests beyond its rate
     wire_outside: int = 0  # of connections whose ports it does not tap
+    wire_exhausted: int = 0  # connections that found no free port of their kind
 
 
 class Readiness(msgspec.Struct, frozen=True):

@@ -131,14 +131,16 @@ class Upstream:
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.closed = True
-        if exc is not None and self.borrower is not None:
-            self._rescue()
-        self.pool.lost(self)
-        borrower, self.borrower = self.borrower, None
-        if borrower is not None:
-            borrower.upstream_lost(exc)
-        if self.probe is not None:
-            self.probe.close()
+        try:
+            if exc is not None and self.borrower is not None:
+                self._rescue()
+            self.pool.lost(self)
+            borrower, self.borrower = self.borrower, None
+            if borrower is not None:
+                borrower.upstream_lost(exc)
+        finally:
+            if self.probe is not None:
+                self.probe.close()
 
     def _rescue(self) -> None:
         """Read what arrived before our own write failed: often the answer that says why (a 4xx during an upload)."""

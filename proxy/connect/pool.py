@@ -146,12 +146,7 @@ class Pool:
 
     def take(self, recorded: bool = False) -> Upstream | None:
         """An idle connection for a request, or None."""
-        idle = self.tapped if recorded and self.connector.divided else self.idle
-        while idle:
-            upstream = idle.pop()
-            if not upstream.closed and not upstream.transport.is_closing():
-                return upstream
-        return None
+        return _living(self.tapped if recorded and self.connector.divided else self.idle)
 
     def give(self, upstream: Upstream, used: bool = True) -> None:
         """Take back a connection in a clean state: to the next waiting caller, else to the stack."""
@@ -219,7 +214,12 @@ class Pool:
                 self.connector.loop.call_soon(caller.not_connected, fault)
                 return
             self.waiting.append((caller, time_ns(), self.connector.clock.now + timeout, recorded))
-            if self.idle or self.tapped:  # of the other kind: its place is wanted
+            # Idle ones are of the other kind. What is not recorded may go over one that is tapped: the wire looks at
+            # its packets for nothing. What is recorded would not be seen on one that is not: its place is wanted.
+            other = None if recorded else _living(self.tapped)
+            if other is not None:
+                self.connector.loop.call_soon(self.give, other, False)
+            elif self.idle or self.tapped:
                 self.discard((self.idle or self.tapped)[0])
             return
         self.open += 1
@@ -291,6 +291,15 @@ class Pool:
         self._free()
         if not caller.abandoned:
             caller.not_connected(fault)
+
+
+def _living(idle: list[Upstream]) -> Upstream | None:
+    """The most recently used of a stack that is open still, taken off it."""
+    while idle:
+        upstream = idle.pop()
+        if not upstream.closed and not upstream.transport.is_closing():
+            return upstream
+    return None
 
 
 def _deadline(upstream: Upstream) -> float:

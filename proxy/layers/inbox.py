@@ -22,6 +22,7 @@ MODE: Final = 0o660
 """Of the socket: whoever may write to it can make spans up, so that it is for one user and one group."""
 FOLDER_MODE: Final = 0o750  # of a folder that is made for it; sockets in it are out of others' reach
 LONGEST_PATH: Final = 107  # bytes: sun_path holds 108 with the closing zero, unix(7)
+_BESIDE: Final = 4  # bytes of the random part of the name that it is bound to first
 BUFFER: Final = 4 << 20  # bytes asked for; the kernel gives at most net.core.rmem_max
 _LONGEST: Final = 16384  # bytes of a datagram that is read: more than the records that go into one
 
@@ -50,7 +51,7 @@ class Inbox:
 
     def _bind(self) -> int:
         """Bind beside the path and move there; the inode of what is there now."""
-        beside = self._path.with_name(f".{secrets.token_hex(4)}.sock")
+        beside = self._path.with_name(f".{secrets.token_hex(_BESIDE)}")
         try:
             self._path.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
             before = os.umask(0o777 & ~MODE)  # so that it is never open to more
@@ -73,15 +74,12 @@ class Inbox:
         """For a selector."""
         return self._socket.fileno()
 
-    def receive(self, most: int) -> list[bytes]:
-        """What has arrived, at most ``most`` datagrams."""
-        found: list[bytes] = []
+    def receive(self) -> bytes | None:
+        """The next datagram that has arrived; None where there is none."""
         try:
-            while len(found) < most:
-                found.append(self._socket.recv(_LONGEST))
+            return self._socket.recv(_LONGEST)
         except BlockingIOError:
-            pass
-        return found
+            return None
 
     def state(self) -> Literal["ours", "gone", "taken"]:
         """What is at the path now: this socket, nothing, or what somebody else put there."""
@@ -111,8 +109,10 @@ class Inbox:
 
 def _refuse(path: Path) -> None:
     """Raise `SettingsError` where ``path`` is no place for our socket."""
-    if len(os.fsencode(path)) > LONGEST_PATH - len(".ffffffff.sock"):
-        raise SettingsError(f"the socket's path '{path}' is too long: sockets have at most {LONGEST_PATH} bytes")
+    size = len(os.fsencode(path))
+    most = LONGEST_PATH - max(0, 1 + 2 * _BESIDE - len(os.fsencode(path.name)))  # also of what it is bound to first
+    if size > most:
+        raise SettingsError(f"the socket's path '{path}' is too long: it has {size} bytes, of at most {most}")
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -20,15 +20,22 @@ A sample is a packet that an OpenFlow rule chose, or that the bridge's own sampl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
+import os
+import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
+
+from proxy.errors import SettingsError
+from proxy.settings import Address
 
 PORT: Final = 4739  # UDP, registered with IANA
 VERSION: Final = 10
 MOST_TEMPLATES: Final = 1024  # Open vSwitch has 88 per observation domain
+BUFFER: Final = 4 << 20  # bytes asked for; the kernel gives at most net.core.rmem_max
 MOST_FIELDS: Final = 128  # of one template; Open vSwitch's largest has 70
 _HEADER: Final = struct.Struct(">HHIII")
 _SET: Final = struct.Struct(">HH")
@@ -107,11 +114,13 @@ KNOWN: Final[dict[int, Fields]] = {
 class Reader:
     """Messages of one exporter, read in turn.
 
-    ``lost``: records that the exporter sent and that did not arrive, by its sequence numbers. ``unread``: sets of
-    records without a template, or of another form than it says. ``malformed``: messages that are none.
+    ``samples``: of TCP packets, all that came. ``lost``: records that the exporter sent and that did not arrive, by
+    its sequence numbers. ``unread``: sets of records without a template, or of another form than it says.
+    ``malformed``: messages that are none.
     """
 
     def __init__(self) -> None:
+        self.samples = 0
         self.lost = 0
         self.unread = 0
         self.malformed = 0
@@ -145,6 +154,7 @@ class Reader:
                 records += len(found)
         if records:  # Open vSwitch counts a message's record before it writes the number: one more than templates tell
             self._follow(domain, sequence, records)
+        self.samples += len(samples)
         return samples
 
     def _sets(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -253,17 +263,51 @@ def _sample(domain: int, values: dict[int, list[bytes]], exported: int) -> Sampl
 
 
 class Collector(asyncio.DatagramProtocol):
-    """A UDP endpoint for `asyncio.loop.create_datagram_endpoint`: ``take`` gets the samples of each datagram."""
+    """A UDP endpoint, see `listen`: ``take`` gets the samples of each datagram."""
 
     def __init__(self, take: Callable[[list[Sample]], object]) -> None:
         self.reader: Final = Reader()
         self._take: Final = take
+        self._transport: asyncio.DatagramTransport | None = None
 
     def __repr__(self) -> str:
         return f"Collector({self.reader!r})"
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; raises `RuntimeError` where it does not."""
+        if self._transport is None:
+            raise RuntimeError("the collector does not listen")
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return Address(host, port)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It listens."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        with contextlib.suppress(OSError):  # a smaller buffer means that records are lost, and counted, earlier
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
     def datagram_received(self, data: bytes, _address: object) -> None:
         """Read one message."""
         samples = self.reader.read(data)
         if samples:
             self._take(samples)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+
+async def listen(address: Address, take: Callable[[list[Sample]], object]) -> Collector:
+    """Collect at an address. Raises `SettingsError` where that is impossible."""
+    loop = asyncio.get_running_loop()
+    try:
+        _, made = await loop.create_datagram_endpoint(lambda: Collector(take), local_addr=(address.host, address.port))
+    except (OSError, UnicodeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise SettingsError(
+            f"the IPFIX collector cannot have {address} (UDP): {reason}. Choose another with --ipfix [HOST:]PORT."
+        ) from error
+    return made

@@ -33,10 +33,11 @@ assert _KEY.size == RECORD.size == WIDTH  # noqa: S101 - three views of one layo
 
 
 class _Flow:
-    __slots__ = ("anchors", "tracks")
+    __slots__ = ("anchors", "claimed", "tracks")
 
     def __init__(self) -> None:
         self.anchors = Anchors()
+        self.claimed = False  # an attempt was on it
         self.tracks: list[Track | None] = [None] * MOST_TAPS
 
 
@@ -125,6 +126,17 @@ class Joiner:
             idle_ns //= 2
         self._packets = left
 
+    def strangers(self, ports: tuple[int, int]) -> Counter[int]:
+        """Packets kept of connections that no attempt was on, by the port opposite to the one in ``ports``."""
+        found: Counter[int] = Counter()
+        for number, flow in self._known.items():
+            if not flow.claimed:
+                _, one, _, other = self._flows[number]
+                if (ports[0] <= one <= ports[1]) != (ports[0] <= other <= ports[1]):
+                    far = other if ports[0] <= one <= ports[1] else one
+                    found[far] += sum(len(track) for track in flow.tracks if track is not None)
+        return found
+
     def join(self, record: Record, layout: Layout) -> Split | Missing:
         """An attempt's split over the taps of ``layout``. Never raises for what a record says."""
         found = self._join(record, layout)
@@ -142,6 +154,7 @@ class Joiner:
         flow = self._known.get(place[0]) if place is not None else None
         if place is None or flow is None:
             return Missing("no-packets", "connection not seen")
+        flow.claimed = True
         incomplete = any(
             since_ns <= record.end_ns and until_ns >= record.write_ns
             for tap in layout.taps
@@ -166,6 +179,8 @@ class Joiner:
                 found = Missing("no-packets", "none within the attempt")
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
             return Missing("ring-drops", f"{found.reason} {found.detail}")
+        if isinstance(found, Split) and incomplete and any(found.lost.values()):
+            return Missing("ring-drops", "of what was sent twice, the first may be what the tap has missed")
         return found._replace(incomplete=incomplete) if incomplete and isinstance(found, Split) else found
 
     def _split(

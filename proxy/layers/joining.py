@@ -7,7 +7,7 @@ its route usually takes, and leaves as spans, or as a count by the reason why no
 from __future__ import annotations
 
 import heapq
-import ipaddress
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.spans import encode
 from proxy.layers.split import Layout, Missing
 from proxy.layers.verdict import judge
+from proxy.layers.ways import address_text
 
 if TYPE_CHECKING:
     from proxy.layers.otlp import Value
@@ -31,8 +32,8 @@ WAIT_NS: Final = AFTER_NS
 FIND_NS: Final = 500_000_000
 """So much longer where the way of its connection is still being found out, which begins with the first record of a
 backend: the proxy hands several over at once, and the first of them may be due already."""
-MOST: Final = 8192
-"""Records that wait; while there are so many, others are missing for `BUSY`. Some 4 MB."""
+MOST: Final = 16_384
+"""Records that wait; while there are so many, others are missing for `BUSY`. Some 8 MB."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
@@ -56,6 +57,17 @@ Resolve = Callable[["Record"], Resolved | None]
 """The taps that a record's connection passes; None as long as they are not known. Never waits."""
 Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
+Prove = Callable[["Record", "Way"], "Mapping[str, Value]"]
+"""What it has reported of an attempt's packets, as attributes."""
+
+
+class Frames(NamedTuple):
+    """Of what the rings handed over: packets that were no whole TCP header over IP, packets of connections that there
+    was no room for, and blocks that end within a packet."""
+
+    unread: int = 0
+    unknown: int = 0
+    torn: int = 0
 
 
 class _Waiting(NamedTuple):
@@ -67,8 +79,8 @@ class _Waiting(NamedTuple):
 class Joining:
     """The joiner and its queue.
 
-    ``resolve`` and ``describe``: see there. ``offer`` takes encoded spans and their number, ``complain`` what somebody
-    should know.
+    ``resolve``, ``describe`` and ``prove``: see there. ``offer`` takes encoded spans and their number,
+    ``complain`` what somebody should know.
     """
 
     def __init__(
@@ -78,12 +90,14 @@ class Joining:
         offer: Callable[[bytes, int], None],
         complain: Callable[[str], None],
         describe: Describe | None = None,
+        prove: Prove | None = None,
     ) -> None:
         self._tally: Final = tally
         self._resolve: Final = resolve
         self._offer: Final = offer
         self._complain: Final = complain
         self._describe: Final = describe
+        self._prove: Final = prove
         self._flows = Flows()
         self._packets: Final = Packets()
         self._joiner = Joiner(self._flows)
@@ -102,12 +116,22 @@ class Joining:
         """Records that wait."""
         return len(self._waiting)
 
+    @property
+    def frames(self) -> Frames:
+        """What could not be read of rings so far."""
+        return Frames(self._packets.unread, self._packets.unknown, self._packets.torn)
+
     def hear(self, slot: int, block: memoryview) -> None:
         """A block of a tap's ring."""
         packets = self._packets
         if parse(block, self._flows, packets):
             self._joiner.feed(slot, packets)
             packets.clear()
+            os.sched_yield()  # see `start.NICE`
+
+    def strangers(self, ports: tuple[int, int]) -> Counter[int]:
+        """See `Joiner.strangers`."""
+        return self._joiner.strangers(ports)
 
     def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
         """A tap's ring had no room within this time."""
@@ -140,6 +164,7 @@ class Joining:
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             self._one(heapq.heappop(self._waiting).record)
+            os.sched_yield()
             if time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
@@ -165,6 +190,9 @@ class Joining:
         tally.incomplete += found.incomplete
         tally.verdicts[verdict.verdict] += 1
         described = None if self._describe is None else self._describe(record, way)
+        if self._prove is not None and (proof := self._prove(record, way)):
+            tally.proven += 1
+            described = {**(described or {}), **proof}
         blob, spans = encode(record, found, verdict, way, described)
         tally.spans += spans
         self._offer(blob, spans)
@@ -184,10 +212,9 @@ class Joining:
             self._unseen.clear()
         self._unseen[record.peer] += 1
         if self._unseen[record.peer] % UNSEEN == 0:
-            address = ipaddress.IPv6Address(record.peer)
             names = ", ".join(interface.name for interface in way.interfaces)
             self._complain(
-                f"connections to {address.ipv4_mapped or address} are not seen on {names}: either they take another "
+                f"connections to {address_text(record.peer)} are not seen on {names}: either they take another "
                 "way, or their addresses are changed on it (NAT; a Service's ClusterIP instead of its endpoints)"
             )
 

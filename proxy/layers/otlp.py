@@ -28,6 +28,7 @@ _SAMPLED: Final = 0x001
 _LOCAL: Final = 0x100  # the parent is known not to be remote
 _REMOTE: Final = 0x300
 _TEXT_LIMIT: Final = 4096  # bytes of a text
+_WORD: Final = 40  # characters of one that repeats: an address, a verdict, a place
 _head: Final = lru_cache(512)(integer_head)  # some dozens of names, each in a few widths
 _boolean: Final = lru_cache(64)(boolean)
 
@@ -62,12 +63,17 @@ def span(
     body = b"".join(
         (
             ids,
-            delimited(_NAME, name.encode()),
-            number(_KIND, _INTERNAL),
+            _opening(name),
             *(_attribute(*item) for item in attributes.items()),
         )
     )
     return delimited(_SPANS, body)
+
+
+@lru_cache(256)
+def _opening(name: str) -> bytes:
+    """A span's name and kind: segments repeat."""
+    return delimited(_NAME, name.encode()) + number(_KIND, _INTERNAL)
 
 
 def _attribute(key: str, value: Value) -> bytes:
@@ -78,4 +84,11 @@ def _attribute(key: str, value: Value) -> bytes:
             encoded = varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
             return _head(key, len(encoded)) + encoded
         case str():
-            return text(key, utf8(value.encode("utf-8", "replace"), _TEXT_LIMIT))
+            return _word(key, value) if len(value) <= _WORD else _text(key, value)
+
+
+def _text(key: str, value: str) -> bytes:
+    return text(key, utf8(value.encode("utf-8", "replace"), _TEXT_LIMIT))
+
+
+_word: Final = lru_cache(2048)(_text)

@@ -16,7 +16,7 @@ from proxy.settings import KIB, Address
 
 PAGES: Final = (
     ("/healthz", "200 while the process lives"),
-    ("/readyz", "200 when records are read and packets can be, 503 with the reasons when not"),
+    ("/readyz", "200 while records are read and packets of any way can be, 503 with the reasons when not"),
     ("/metrics", "Prometheus text: records, joins, packets, spans"),
 )
 _BODY_LIMIT: Final = 16 * KIB  # nothing here takes a body
@@ -25,14 +25,20 @@ _BODY_LIMIT: Final = 16 * KIB  # nothing here takes a body
 class Pages:
     """The listener at ``address``: `start`, then `stop`, on one event loop.
 
-    ``reasons`` says why traffic is not joined now, one sentence each; ``metrics`` gives the page and its type.
+    ``reasons`` says why no traffic is joined now, ``broken`` why some is not, one sentence each; ``metrics`` gives the
+    page and its type.
     """
 
     def __init__(
-        self, address: Address, reasons: Callable[[], tuple[str, ...]], metrics: Callable[[], tuple[bytes, str]]
+        self,
+        address: Address,
+        reasons: Callable[[], tuple[str, ...]],
+        broken: Callable[[], tuple[str, ...]],
+        metrics: Callable[[], tuple[bytes, str]],
     ) -> None:
         self._address: Final = address
         self._reasons: Final = reasons
+        self._broken: Final = broken
         self._metrics: Final = metrics
         self._runner: web.AppRunner | None = None
 
@@ -75,7 +81,8 @@ class Pages:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         reasons = self._reasons()
-        text = json.dumps({"ready": not reasons, "reasons": reasons}, ensure_ascii=False, indent=1) + "\n"
+        said = {"ready": not reasons, "reasons": reasons, "broken": self._broken()}
+        text = json.dumps(said, ensure_ascii=False, indent=1) + "\n"
         return web.Response(status=503 if reasons else 200, text=text, content_type="application/json")
 
     async def _page(self, _: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
     proxy --(records, unix datagrams)--> Inbox --> Joining --> Exporter --(OTLP)--> collector
     interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
+    Open vSwitch --(IPFIX, if asked for)--> Proofs --^
 
 A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks
 (and later where the way of its connection is still being found out).
@@ -12,28 +13,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import logging
 import signal
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
 from proxy.errors import SettingsError
+from proxy.layers import ipfix
 from proxy.layers.complaints import Complaints
 from proxy.layers.inbox import Inbox
 from proxy.layers.joining import WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
+from proxy.layers.proofs import Proofs
+from proxy.layers.readiness import Readiness
 from proxy.layers.ring import NoInterface, TapError
-from proxy.layers.select import MOST_PEERS, program
+from proxy.layers.select import program
 from proxy.layers.switching import Switching
-from proxy.layers.tally import Tally, expose
+from proxy.layers.tally import Moment, Tally, expose
 from proxy.layers.taps import Taps
-from proxy.layers.ways import Fixed, Ways
+from proxy.layers.ways import Fixed, Ways, address
+from proxy.layers.widening import Widening
 from proxy.saying import say
 from proxy.trace import resource
 from proxy.trace.export import Exporter
-from proxy.trace.handover import records
+from proxy.trace.handover import SIZE, records
 from proxy.trace.semconv import SCHEMA_URL
 
 if TYPE_CHECKING:
@@ -46,18 +49,16 @@ if TYPE_CHECKING:
     from proxy.trace.handover import Record
     from proxy.trace.transport import Transport
 
-log: Final = logging.getLogger(__name__)
-
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
-SETTLE_NS: Final = 2_000_000_000  # within half of it a proxy knows that somebody listens (`handover.LOOK`)
 TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
+LEAVE_OUT: Final = 1.0  # seconds between two looks for packets that are nobody's
 LOOK: Final = 5.0  # seconds between two clearances of old packets
 READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
-DATAGRAMS: Final = 256  # read at a time
-NARROW: Final = 8  # times as many records of the proxy's ports as of others, before only those are listened to again
+RECORDS: Final = 1024  # read at a time, some 5 ms; then packets and pages have their turn
+LAST: Final = 64  # times as many at the end
 AHEAD_NS: Final = 1_000_000_000  # an attempt that ends so much later than now is none: it would wait for ever
 
 
@@ -65,8 +66,8 @@ class Plan(NamedTuple):
     """What `spanway wire` is to do.
 
     ``ports`` are the local ports of the proxy's connections that packets are taken of, None for any; with ``widen``
-    further ones as the proxy tells of them. ``admin`` None is no listener; ``switch`` is the node's Open
-    vSwitch, if it has one.
+    further ones as the proxy tells of them. ``admin`` None is no listener, nor is ``ipfix``; ``switch`` is the node's
+    Open vSwitch, if it has one.
     """
 
     socket: Path
@@ -77,6 +78,7 @@ class Plan(NamedTuple):
     transport: Transport | None
     admin: Address | None
     switch: OpenVSwitch | None = None
+    ipfix: Address | None = None
 
 
 class Service:
@@ -96,18 +98,22 @@ class Service:
         self._inbox: Final = Inbox(plan.socket)
         self._ways: Final = Ways(plan.look, self._open, self._complaints.make)
         self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complaints.make)
-        describe = None if self._switching is None else self._switching.describe
+        self._proofs: Final = None if plan.ipfix is None else Proofs()
+        self._collector: ipfix.Collector | None = None
         self._joining: Final = Joining(
-            self._tally, self._resolve, self._exporter.offer, self._complaints.make, describe
+            self._tally,
+            self._resolve,
+            self._exporter.offer,
+            self._complaints.make,
+            None if self._switching is None else self._switching.describe,
+            None if self._proofs is None else self._proofs.of,
         )
-        self._peers: set[int] = set()  # ports of backends that connections from other local ports lead to
-        self._inside = self._outside = 0  # records lately, by their local port
-        self._settled_ns = time.time_ns() + SETTLE_NS
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
+        self._widening: Final = Widening(plan.ports, plan.widen, lambda chosen: self._taps.select(chosen))
         self._stopping: Final = asyncio.Event()
         self._said: dict[str, int] = {}
-        self._trouble: dict[str, str] = {}  # what keeps us from working now, by what it concerns
+        self._readiness: Final = Readiness()
         self._counted_ns = time.time_ns()  # when rings were last asked for their drops
         self._code = 0
 
@@ -123,8 +129,11 @@ class Service:
         pages = None
         try:
             if self._plan.admin is not None:
-                pages = Pages(self._plan.admin, self.reasons, self.metrics)
+                pages = Pages(self._plan.admin, self.reasons, self._readiness.broken, self.metrics)
                 say(f"admin http://{await pages.start()}")
+            if self._plan.ipfix is not None and self._proofs is not None:
+                self._collector = await ipfix.listen(self._plan.ipfix, self._proofs.take)
+                say(f"ipfix {self._collector.address}")
             self._exporter.start()
             loop.add_reader(self._inbox.fileno(), self._receive)
             if isinstance(self._plan.look, Fixed):
@@ -140,6 +149,8 @@ class Service:
         finally:
             if pages is not None:
                 await pages.stop()
+            if self._collector is not None:
+                self._collector.close()
             if self._inbox.fileno() >= 0:
                 loop.remove_reader(self._inbox.fileno())  # before it is closed: libuv ends a process that does not
                 self._inbox.close()
@@ -149,7 +160,9 @@ class Service:
     async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         """Join what is due soon, and send what there is."""
         loop.remove_reader(self._inbox.fileno())
-        self._receive()
+        for _ in range(LAST):
+            if not self._receive():
+                break
         self._inbox.close()  # from now on the proxy knows that nobody listens
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
@@ -164,10 +177,14 @@ class Service:
 
     # Records and packets
 
-    def _receive(self) -> None:
-        """Take in records."""
-        tally = self._tally
-        for datagram in self._inbox.receive(DATAGRAMS):
+    def _receive(self) -> bool:
+        """Take in records, as many as are due at a time; whether there were so many."""
+        tally, left = self._tally, RECORDS
+        while left > 0:
+            datagram = self._inbox.receive()
+            if datagram is None:
+                return False
+            left -= max(1, len(datagram) // SIZE)
             try:
                 for record in records(datagram):
                     tally.received += 1
@@ -175,73 +192,49 @@ class Service:
             except ValueError as problem:
                 tally.malformed += 1
                 self._complaints.make(f"a datagram was no record: {problem}", "malformed")
+        return True
 
     def _take(self, record: Record) -> None:
-        ports = self._plan.ports
         if record.end_ns > time.time_ns() + AHEAD_NS:
             self._tally.missing["record"] += 1
-            return
-        if ports is not None and ports.holds(record.local_port):
-            self._inside += 1
-        elif ports is not None and not self._widened(record):
+        elif self._widening.takes(record):
+            self._joining.add(record)
+        else:
             self._tally.missing["port"] += 1
             if not self._plan.widen:
                 self._complaints.make(
-                    f"the proxy has connections from ports such as {record.local_port}, which is not within {ports}: "
-                    "their packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
+                    f"the proxy has connections from ports such as {record.local_port}, which is not within "
+                    f"{self._plan.ports}: their packets are not looked at. Give --ports the proxy's (wire.ports), or "
+                    "leave --ports out"
                 )
-            return
-        self._joining.add(record)
 
     def _resolve(self, record: Record) -> Resolved | None:
         """The taps that a connection passes, opened where they are not yet, and its way."""
         now = asyncio.get_running_loop().time()
-        way = self._ways.of(_address(record.local), _address(record.peer), now)
+        way = self._ways.of(address(record.local), address(record.peer), now)
         slots = () if way is None else self._open(way)
         return Resolved(slots, way, self._taps.since_ns(slots)) if way is not None and slots else None
 
-    def _widened(self, record: Record) -> bool:
-        """Whether packets to this backend are taken whatever the local port, from now on at the latest.
-
-        The proxy keeps to its ports where its kernel can, and as long as one is free; else any port is used.
-        A connection that is older than the proxy's knowledge of us is no reason to look at all others, nor is an
-        attempt that was under way by then: the packets of a whole site would be ours for seconds.
-        """
-        if not self._plan.widen or record.write_ns < self._settled_ns:
-            return False
-        self._outside += 1
-        if not self._peers and self._outside <= self._inside:
-            return False
-        if record.peer_port not in self._peers and len(self._peers) <= MOST_PEERS:
-            self._peers.add(record.peer_port)
-            self._taps.select(program(None, self._peers if len(self._peers) <= MOST_PEERS else ()))
-        return True
-
-    def _narrow(self) -> None:
-        """Go back to the proxy's ports once it keeps to them; what is long ago counts less and less."""
-        if self._peers and self._plan.ports is not None and NARROW * self._outside < self._inside:
-            self._peers.clear()
-            self._taps.select(program((self._plan.ports.low, self._plan.ports.high)))
-        self._inside, self._outside = self._inside // 2, self._outside // 2
-
     def _open(self, way: Way) -> tuple[int, ...]:
         """The taps of a way; none where one of them cannot be had."""
+        now = asyncio.get_running_loop().time()
         try:
-            slots = self._taps.use(way.interfaces, asyncio.get_running_loop().time())
+            slots = self._taps.use(way.interfaces, now)
         except TapError as problem:
-            self._trouble["taps"] = str(problem)
+            self._readiness.note(way, now, str(problem))
             self._complaints.make(str(problem))
             if isinstance(problem, NoInterface):
                 for interface in way.interfaces:
                     self._ways.forget(interface.name)
             return ()
-        self._trouble.pop("taps", None)
+        self._readiness.note(way, now)
         return slots
 
     def _gone(self, slot: int, name: str) -> None:
         """A tap is closed."""
         self._joining.closed(slot)
         self._ways.forget(name)
+        self._readiness.gone(name)
 
     # Now and then
 
@@ -269,16 +262,20 @@ class Service:
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()
-        next_status = next_look = next_read = loop.time()
+        next_status = next_look = next_leave = next_read = loop.time()
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
             self._exporter.tick(now)
             self._complaints.guard(self._look_after)
+            if now >= next_leave:
+                next_leave = now + LEAVE_OUT
+                self._complaints.guard(lambda: self._widening.leave_out(self._joining.strangers))
             if now >= next_look:
                 next_look = now + LOOK
                 self._joining.forget(time.time_ns())
-                self._narrow()
+                self._readiness.sweep(now)
+                self._widening.narrow()
             if self._switching is not None and now >= next_read:
                 next_read = now + READ
                 self._switching.read()
@@ -312,20 +309,17 @@ class Service:
     def reasons(self) -> tuple[str, ...]:
         """Why nothing can be joined now, one sentence each."""
         stopping = ("the process is ending",) if self._stopping.is_set() else ()
-        return (*stopping, *self._trouble.values())
+        return (*stopping, *self._readiness.reasons())
 
     def metrics(self) -> tuple[bytes, str]:
         """The page /metrics."""
-        return expose(
-            self._tally,
-            self._exporter.counters(),
+        moment = Moment(
             rings=len(self._taps),
             pending=self._joining.pending,
             ready=not self.reasons(),
+            ways=self._readiness.states(),
+            frames=self._joining.frames,
             switch=() if self._switching is None else self._switching.samples,
+            ipfix=None if self._collector is None else self._collector.reader,
         )
-
-
-def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.IPv6Address(packed)
-    return address.ipv4_mapped or address
+        return expose(self._tally, self._exporter.counters(), moment)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.layers import otlp
 from proxy.layers.split import BACKEND, BACKEND_RECEIVE, CLIENT, PROXY_RECEIVE
+from proxy.layers.ways import address_text
 from proxy.trace import semconv, semconv_wire
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ def _attributes(record: Record, split: Split, verdict: Verdict, way: Way) -> dic
     lost = {place: size for place, size in split.lost.items() if size}
     attributes: dict[str, Value] = {
         semconv_wire.TRANSPORT.name: "tcp",
-        semconv.NETWORK_LOCAL_ADDRESS.name: address(record.local),
+        semconv.NETWORK_LOCAL_ADDRESS.name: address_text(record.local),
         semconv.NETWORK_LOCAL_PORT.name: record.local_port,
-        semconv.NETWORK_PEER_ADDRESS.name: address(record.peer),
+        semconv.NETWORK_PEER_ADDRESS.name: address_text(record.peer),
         semconv.NETWORK_PEER_PORT.name: record.peer_port,
         semconv_wire.SPLIT.name: " | ".join(f"{name} {duration(ns)}" for name, ns in split.segments.items() if ns),
         semconv_wire.TAPS.name: ", ".join(interface.name for interface in way.interfaces),
@@ -84,7 +83,7 @@ def _attributes(record: Record, split: Split, verdict: Verdict, way: Way) -> dic
         semconv_wire.VERDICT_PLACE.name: verdict.place,
         semconv_wire.EXCESS_US.name: verdict.excess_ns // 1000,
     }
-    for place, ns in split.places().items():
+    for place, ns in verdict.places.items():
         if ns or place not in _SELDOM:
             attributes[semconv_wire.place_us(place)] = ns // 1000
     if split.retransmitted:
@@ -126,13 +125,6 @@ def _direction(segment: str) -> str:
     if segment == BACKEND:
         return ""
     return RESPONSE if segment == PROXY_RECEIVE or segment.endswith("<") else REQUEST
-
-
-@lru_cache(1024)
-def address(packed: bytes) -> str:
-    """An address of 16 bytes as text, IPv4 without its prefix."""
-    found = ipaddress.IPv6Address(packed)
-    return str(found.ipv4_mapped or found)
 
 
 def duration(ns: int) -> str:

@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 from proxy.layers.loss import Losses, losses
 from proxy.layers.stream import View
 from proxy.layers.walk import RECEIVER, SENDER, Astray, Step, Way, walk
-from proxy.trace.handover import FAILED, Record
+from proxy.trace.handover import CLOSED, FAILED, TLS, Record
 
 MOST_TAPS: Final = 8
 
@@ -54,7 +54,7 @@ class Layout:
     `ValueError` for other than 1 to 8 taps, or a number of places that is not one fewer.
     """
 
-    __slots__ = ("backward", "forward", "names", "places", "taps")
+    __slots__ = ("_places", "backward", "forward", "names", "places", "taps")
 
     def __init__(self, taps: Sequence[int], places: Sequence[str]) -> None:
         if not 1 <= len(taps) <= MOST_TAPS or len(places) != len(taps) - 1 or len(set(taps)) != len(taps):
@@ -66,15 +66,15 @@ class Layout:
         self.names = (
             PROXY_SEND, CLIENT, *self.forward, BACKEND_RECEIVE, BACKEND, *reversed(self.backward), PROXY_RECEIVE
         )  # fmt: skip
+        self._places = {name: name[:-2] for name in (*self.forward, *self.backward)}
+        self._places |= {PROXY_SEND: "proxy", PROXY_RECEIVE: "proxy"}
 
     def __repr__(self) -> str:
         return f"Layout({self.taps}, {self.places})"
 
     def place_of(self, segment: str) -> str:
         """The place of a segment, both ways together: ``proxy``, ``client``, ``backend``, or a name of ``places``."""
-        if segment in (PROXY_SEND, PROXY_RECEIVE):
-            return "proxy"
-        return segment if segment in (CLIENT, BACKEND, BACKEND_RECEIVE) else segment[:-2]
+        return self._places.get(segment, segment)
 
 
 class Piece(NamedTuple):
@@ -95,7 +95,7 @@ class Split(NamedTuple):
     ``recovery_ns``: from when the first of them was sent until the message was whole at the other end.
     ``retransmitted``: bytes that their sender's tap has seen more than once, in both directions.
     ``zero_window_ns``: for how long the backend's, and the proxy's, receive window was closed.
-    ``packets``: of all taps. ``incomplete``: a ring dropped packets meanwhile, so loss may be unseen or mistaken.
+    ``packets``: of all taps. ``incomplete``: a ring dropped packets meanwhile, so loss may be unseen.
     ``answered``: False for an attempt that ended without its whole response; its wait ends at what it waited for.
     ``overlap``: the response began before the request had ended.
     """
@@ -185,6 +185,8 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
     q1, p0, p1 = record.request_end, record.response_start, record.response_end
     last = views[-1]
     answered = p1 > p0 and not record.flags & FAILED
+    if answered and record.flags & (CLOSED | TLS) == CLOSED:
+        p1 += 1  # its last byte is the FIN: only then the proxy knew that this was all
     chain: list[_Link] = []
     asked = last.up.complete(q1)
     if p1 == p0:
@@ -193,7 +195,10 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
     if not answered:
         chain += _waiting(record, layout, views, p1, _whole(views[0], p1, "tap 0"))
     else:
-        chain += _received(record, views[0], p1)
+        whole = _whole(views[0], p1, "tap 0")
+        if whole > record.end_ns:
+            raise Astray("order", PROXY_RECEIVE)
+        chain.append((PROXY_RECEIVE, whole, record.end_ns))
     end = chain[-1][1]
     # The response's way back.
     for number, name in enumerate(layout.backward):
@@ -235,21 +240,6 @@ def _enough(record: Record, views: Sequence[View], first_ns: int) -> int:
         if (whole is None and told is not None) or (further is not None and further <= first_ns):
             raise Astray("hole", f"request at tap {number}")
     return until
-
-
-def _received(record: Record, nearest: View, p1: int) -> list[_Link]:
-    """From the end back to when the response had come to the first tap.
-
-    A response may end with the connection alone (RFC 9112 section 6.3), which the record does not say: a FIN counts as
-    its end where the wait ended sooner after it than it came after the last byte.
-    """
-    whole, end = _whole(nearest, p1, "tap 0"), record.end_ns
-    closed = nearest.down.complete(p1 + 1)
-    if closed is not None and closed <= end and end - closed < closed - whole:
-        return [(PROXY_RECEIVE, closed, end), (BACKEND, whole, closed)]
-    if whole > end:
-        raise Astray("order", PROXY_RECEIVE)
-    return [(PROXY_RECEIVE, whole, end)]
 
 
 def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int, since: int) -> list[_Link]:

@@ -147,19 +147,21 @@ class Acks:
     """What the receiver of a direction told the sender, as one tap saw it: only what was news.
 
     News is a higher offset, or a larger window at the same. ``repeats`` are the stamps of packets without data that
-    said the same again: something has come that does not follow. ``zero_ns`` is for how long the window was told to
-    be 0.
+    said the same again: something has come that does not follow. ``late`` are (end, window) that were no news any more,
+    as what is overtaken on its way is not. ``zero_ns`` is for how long the window was told to be 0.
     """
 
-    __slots__ = ("_shut_ns", "ends", "repeats", "times", "windows", "zero_ns")
+    __slots__ = ("_shut_ns", "_window", "ends", "late", "repeats", "times", "windows", "zero_ns")
 
     def __init__(self) -> None:
         self.times: list[int] = []
         self.ends: list[int] = []
         self.windows: list[int] = []
         self.repeats: list[int] = []
+        self.late: set[tuple[int, int]] = set()
         self.zero_ns = 0
         self._shut_ns = 0
+        self._window = 0  # the last one: a smaller window is no news, but a larger one after it is
 
     def __repr__(self) -> str:
         return f"Acks({len(self.times)}, to {self.ends[-1] if self.ends else '-'})"
@@ -174,12 +176,16 @@ class Acks:
         ends = self.ends
         if ends:
             if end < ends[-1]:
+                self.late.add((end, window))
                 return
-            if end == ends[-1] and window <= self.windows[-1]:
+            if end == ends[-1] and window <= self._window:
+                if window < self._window:
+                    self.late.add((end, window))
                 if not length:
                     self.repeats.append(ts_ns)
-                self.windows[-1] = window  # a smaller window is no news, but a larger one after it is
+                self._window = window
                 return
+        self._window = window
         self.times.append(ts_ns)
         ends.append(end)
         self.windows.append(window)
@@ -194,13 +200,32 @@ class Acks:
         return self.times[index] if index < len(self.times) else None
 
     def same(self, end: int, window: int) -> int | None:
-        """When this very piece of news passed here, or one that tells more in its place."""
-        index = first = bisect_left(self.ends, end)
+        """When this very piece of news passed here, or one that tells more in its place: a higher offset, or a larger
+        window at the same. A smaller one is another piece, which came before it."""
+        index = bisect_left(self.ends, end)
+        more = None
         while index < len(self.ends) and self.ends[index] == end:
             if self.windows[index] == window:
                 return self.times[index]
+            if more is None and self.windows[index] > window:
+                more = self.times[index]
             index += 1
-        return self.times[first] if first < len(self.times) else None
+        if more is not None:
+            return more
+        return self.times[index] if index < len(self.times) else None
+
+    def place(self, end: int, window: int) -> int:
+        """Which this very piece of news is of those that passed here, from 0 on; -1 where it did not."""
+        index = bisect_left(self.ends, end)
+        while index < len(self.ends) and self.ends[index] == end:
+            if self.windows[index] == window:
+                return index
+            index += 1
+        return -1
+
+    def heard(self, end: int, window: int) -> bool:
+        """Whether it passed here, news or not."""
+        return self.place(end, window) >= 0 or (end, window) in self.late
 
 
 class View:

@@ -7,7 +7,7 @@ spans are without these attributes and a line says so; joining does not need it.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from proxy.layers.ovs import counters, fdb, flow_trace
 from proxy.layers.ovs.flow_trace import Connection
 from proxy.layers.ovs.rpc import OvsError
+from proxy.layers.ways import address_text
 from proxy.trace import semconv_wire
 
 if TYPE_CHECKING:
@@ -69,12 +70,18 @@ class Switching:
         try:
             found = await asyncio.to_thread(self._trace, record, crossing)
         except OvsError as problem:
-            self._silent_until = loop.time() + RETRY_S
-            self._complain(f"Open vSwitch is not asked about connections for now: {problem}")
+            self._refused(loop.time(), str(problem))
+            return
+        except Exception as problem:  # an answer that was not thought of: else each record would have it asked again
+            self._refused(loop.time(), _bug(problem))
             return
         if len(self._known) >= MOST:
             self._known.clear()
         self._known[key] = (loop.time() + KEPT_S, found)
+
+    def _refused(self, now: float, why: str) -> None:
+        self._silent_until = now + RETRY_S
+        self._complain(f"Open vSwitch is not asked about connections for now: {why}")
 
     def _trace(self, record: Record, crossing: _Crossing) -> Mapping[str, Value]:
         control = self._switch.control()
@@ -89,9 +96,9 @@ class Switching:
         connection = Connection(
             crossing.bridge,
             crossing.in_port,
-            _text(record.local),
+            address_text(record.local),
             record.local_port,
-            _text(record.peer),
+            address_text(record.peer),
             record.peer_port,
             *macs,
         )
@@ -114,6 +121,9 @@ class Switching:
         except OvsError as problem:
             self.samples = ()
             self._complain(f"Open vSwitch does not tell its counters: {problem}")
+        except Exception as problem:
+            self.samples = ()
+            self._complain(f"Open vSwitch does not tell its counters: {_bug(problem)}")
 
     def close(self) -> None:
         """End what is being asked."""
@@ -122,14 +132,13 @@ class Switching:
                 task.cancel()
 
 
+def _bug(problem: Exception) -> str:
+    return f"a bug, please report it: {''.join(traceback.format_exception(problem))}"
+
+
 def _crossing(way: Way) -> _Crossing | None:
     """The first bridge of Open vSwitch's on a way."""
     for place, (near, far) in zip(way.between, pairwise(way.interfaces), strict=True):
         if place.startswith(OVS):
             return _Crossing(place.removeprefix(OVS), near.name, far.name)
     return None
-
-
-def _text(packed: bytes) -> str:
-    address = ipaddress.IPv6Address(packed)
-    return str(address.ipv4_mapped or address)

@@ -17,16 +17,26 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from proxy import __version__
+from proxy.layers.ipfix import Reader
+from proxy.layers.joining import Frames
 from proxy.layers.ovs.counters import Sample
 from proxy.trace.ledger import ExportCounters
 
 
-class TapCount(NamedTuple):
-    """One interface: packets that its filter let through and those the ring had no room for, since it was opened."""
+class Moment(NamedTuple):
+    """What is so at the moment.
 
-    interface: str
-    packets: int
-    drops: int
+    ``ways`` are (interfaces, whether they are listened to); ``switch`` is what Open vSwitch counts, ``ipfix`` what it
+    is heard by, None where it is not.
+    """
+
+    rings: int
+    pending: int
+    ready: bool
+    ways: tuple[tuple[str, bool], ...] = ()
+    frames: Frames = Frames()
+    switch: Sequence[Sample] = ()
+    ipfix: Reader | None = None
 
 
 class Tally:
@@ -36,6 +46,7 @@ class Tally:
         self.received = 0  # records
         self.malformed = 0  # datagrams that are no records of this version
         self.joined = 0
+        self.proven = 0  # of those joined: Open vSwitch has reported packets of them
         self.incomplete = 0  # of those joined: a ring had drops meanwhile
         self.missing: Final[Counter[str]] = Counter()  # by reason
         self.verdicts: Final[Counter[str]] = Counter()
@@ -65,22 +76,14 @@ class Tally:
 class _Families(Collector):
     """A moment as prometheus_client wants to read it."""
 
-    def __init__(
-        self,
-        tally: Tally,
-        export: ExportCounters,
-        rings: int,
-        pending: int,
-        ready: bool,
-        switch: Sequence[Sample],
-    ) -> None:
+    def __init__(self, tally: Tally, export: ExportCounters, moment: Moment) -> None:
         self._tally = tally
-        self._switch = switch
         self._export = export
+        self._moment = moment
         self._gauges = (
-            ("spanway_wire_rings", "Interfaces that are listened to.", rings),
-            ("spanway_wire_records_pending", "Records that wait for their packets.", pending),
-            ("spanway_wire_ready", "Whether records are read and packets can be (/readyz).", int(ready)),
+            ("spanway_wire_rings", "Interfaces that are listened to.", moment.rings),
+            ("spanway_wire_records_pending", "Records that wait for their packets.", moment.pending),
+            ("spanway_wire_ready", "Whether records are read and packets can be (/readyz).", int(moment.ready)),
         )
 
     def collect(self) -> Iterator[Metric]:
@@ -92,6 +95,9 @@ class _Families(Collector):
             ("joined", "Attempts joined exactly with their packets.", tally.joined),
             ("incomplete", "Of those: while a ring dropped packets.", tally.incomplete),
             ("spans", "Spans given to the exporter.", tally.spans),
+            ("packets_unread", "Packets that are no whole TCP header over IP.", self._moment.frames.unread),
+            ("packets_unknown", "Packets of more connections than are kept.", self._moment.frames.unknown),
+            ("blocks_torn", "Blocks of rings that end within a packet.", self._moment.frames.torn),
         ):
             yield CounterMetricFamily(f"spanway_wire_{name}", text, value=number)
         yield CounterMetricFamily(
@@ -119,10 +125,28 @@ class _Families(Collector):
         yield dropped
         for name, text, number in self._gauges:
             yield GaugeMetricFamily(name, text, value=number)
-        yield from _of_switch(self._switch)
+        ways = GaugeMetricFamily("spanway_wire_way_up", "Whether a way is listened to.", labels=("interfaces",))
+        for name, works in self._moment.ways:
+            ways.add_metric((name,), int(works))
+        yield ways
+        if self._moment.ipfix is not None:
+            yield from _of_reader(self._moment.ipfix, tally.proven)
+        yield from _of_switch(self._moment.switch)
         yield InfoMetricFamily(
             "spanway_build", "What runs.", value={"version": __version__, "python_version": platform.python_version()}
         )
+
+
+def _of_reader(reader: Reader, proven: int) -> Iterator[Metric]:
+    """What came by IPFIX."""
+    for name, text, number in (
+        ("proven", "Attempts joined of whose packets Open vSwitch has reported some.", proven),
+        ("samples", "Samples of TCP packets.", reader.samples),
+        ("lost", "Records that did not arrive, by the exporter's sequence numbers.", reader.lost),
+        ("unread", "Sets of records without a template, or of another form than it says.", reader.unread),
+        ("malformed", "Messages that are none.", reader.malformed),
+    ):
+        yield CounterMetricFamily(f"spanway_wire_ipfix_{name}", text, value=number)
 
 
 def _of_switch(samples: Sequence[Sample]) -> Iterator[Metric]:
@@ -137,15 +161,6 @@ def _of_switch(samples: Sequence[Sample]) -> Iterator[Metric]:
             yield metric
 
 
-def expose(
-    tally: Tally,
-    export: ExportCounters,
-    *,
-    rings: int,
-    pending: int,
-    ready: bool,
-    switch: Sequence[Sample] = (),
-) -> tuple[bytes, str]:
-    """The page /metrics, and its Content-Type; ``switch`` is what Open vSwitch counts."""
-    families = _Families(tally, export, rings, pending, ready, switch)
-    return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4
+def expose(tally: Tally, export: ExportCounters, moment: Moment) -> tuple[bytes, str]:
+    """The page /metrics, and its Content-Type."""
+    return generate_latest(_Families(tally, export, moment)), CONTENT_TYPE_PLAIN_0_0_4

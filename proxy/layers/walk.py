@@ -6,10 +6,15 @@ it, along that acknowledgement's way to the receiver's tap, to the data that had
 back to the sender's tap, and so on to the first byte. Each step lies at one place and the steps join end to end, so
 their sum is the message's time, exactly. A receiver that does not read shows as the time between data and
 acknowledgement, without any arithmetic with windows.
+
+A sender need not be driven so: what stands in a queue before its tap, is paced, or is still being made comes when it
+comes, whatever was acknowledged meanwhile. Then the time from one packet to the next is the sender's. `_Clock` tells
+the two apart.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -21,6 +26,13 @@ STEPS: Final = 2000
 
 PROMPT_NS: Final = 500_000
 """A sender that goes on this soon after an acknowledgement was waiting for it, whatever it did before."""
+
+WORTH_NS: Final = 2_000_000
+"""A message that took less is not asked what drove its sender: so little is nobody's fault."""
+
+_SOON_NS: Final = 50_000  # a kernel's answer to an acknowledgement, through the interface: some 10 to 30 us
+_SOON_PART: Final = 4
+_NEIGHBOURS: Final = 8  # pauses that are looked at together: one of them may follow an acknowledgement by chance
 
 SILENCE_NS: Final = 2_000_000
 """A sender silent for longer, while its data lay unread, waits for the reader: a receiver's kernel acknowledges late
@@ -64,12 +76,13 @@ def walk(way: Way, end: int, floor_ns: int, unread: tuple[int, int] = (0, 0)) ->
     now = _complete(line, end)
     taken = 0
     index = len(acks.times)
+    clock = _Clock(line, acks, floor_ns, now) if now - floor_ns > WORTH_NS else None
     while now > floor_ns:
         while index and acks.times[index - 1] >= now:
             index -= 1
         at = index - 1
         if at < 0 or acks.times[at] <= floor_ns or acks.ends[at] <= line.low:
-            _silent(steps, line, floor_ns, now, unread)
+            _silent(steps, way, floor_ns, now, unread)
             break
         taken += 1
         if taken > STEPS:
@@ -80,16 +93,46 @@ def walk(way: Way, end: int, floor_ns: int, unread: tuple[int, int] = (0, 0)) ->
         if before is None or after is None:
             raise Astray("hole")
         waited = after - told
-        if waited > PROMPT_NS and waited > (told - before) // 4:
-            # It had been told long before it went on: it had nothing to send, or no time.
+        if (waited > PROMPT_NS and waited > (told - before) // 4) or (clock is not None and not clock.drives(after)):
+            # It had been told long before it went on: it had nothing to send, or no time. Or it did not go by what it
+            # was told at all.
             before = max(before, floor_ns)
-            _silent(steps, line, before, now, unread)
+            _silent(steps, way, before, now, unread)
             now, index = before, at
             continue
-        _silent(steps, line, told, now, unread)
+        _silent(steps, way, told, now, unread)
         now = _round(way, steps, at, told, floor_ns)
         index = at
     return steps
+
+
+class _Clock:
+    """Whether a sender went by acknowledgements, judged from its pauses, each weighed by its length.
+
+    A sender that waits for an acknowledgement goes on as soon as one has come: the pause ends with it. In the pauses of
+    one that does not, acknowledgements come at any time, or not at all. A queue that is emptied at a rate makes every
+    pause as long as the next, and one in four ends soon after an acknowledgement by mere chance: hence several.
+    """
+
+    __slots__ = ("_answered", "_times")
+
+    def __init__(self, line: Line, acks: Acks, floor_ns: int, end_ns: int) -> None:
+        self._times = times = [floor_ns, *line.stamps(floor_ns, end_ns + 1)]
+        self._answered = answered = [0]  # up to each stamp, nanoseconds of pauses that an acknowledgement ended
+        told, at, most = acks.times, 0, len(acks.times)
+        for before, after in pairwise(times):
+            while at < most and told[at] < after:
+                at += 1
+            pause = after - before
+            since = after - told[at - 1] if at else pause
+            soon = since <= max(_SOON_NS, pause // _SOON_PART) and since < pause
+            answered.append(answered[-1] + (pause if soon else 0))
+
+    def drives(self, after: int) -> bool:
+        """Whether acknowledgements ended the greater part of the last pauses before the packet at ``after``."""
+        last = bisect_left(self._times, after)
+        first = max(0, last - _NEIGHBOURS)
+        return 2 * (self._answered[last] - self._answered[first]) >= self._times[last] - self._times[first]
 
 
 def _round(way: Way, steps: list[Step], at: int, told: int, floor_ns: int) -> int:
@@ -118,8 +161,19 @@ def _step(steps: list[Step], since: int | None, now: int, where: int, *, back: b
     return since
 
 
-def _silent(steps: list[Step], line: Line, since: int, now: int, unread: tuple[int, int]) -> None:
-    """The sender's own time; the silences in it in which its data lay unread are the receiver's."""
+def _silent(steps: list[Step], way: Way, since: int, now: int, unread: tuple[int, int]) -> None:
+    """The sender's own time; the silences in it in which its data lay unread are the receiver's.
+
+    Raises `Astray` where another tap has seen it being told something meanwhile that its own has not: it may have gone
+    on because of that.
+    """
+    line, own = way.lines[0], way.acks[0]
+    known = bisect_right(own.times, since) - 1  # what it had been told last by then; the rest came behind it
+    for other in way.acks[1:]:
+        behind = other.place(own.ends[known], own.windows[known]) + 1 if known >= 0 else 0
+        for index in range(behind or bisect_right(other.times, since), bisect_left(other.times, now)):
+            if other.ends[index] > line.low and not own.heard(other.ends[index], other.windows[index]):
+                raise Astray("hole")
     low, high = max(since, unread[0]), min(now, unread[1])
     if high - low > SILENCE_NS:
         for start, end in reversed(_silences(line, low, high)):

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -104,6 +105,19 @@ class Ways:
         """End what is being looked for."""
         for task in self._looking.values():
             task.cancel()
+
+
+@lru_cache(4096)
+def address(packed: bytes) -> Address:
+    """An address of a record's 16 bytes, IPv4 without its prefix."""
+    found = ipaddress.IPv6Address(packed)
+    return found.ipv4_mapped or found
+
+
+@lru_cache(4096)
+def address_text(packed: bytes) -> str:
+    """The same as text."""
+    return str(address(packed))
 
 
 class _Row(NamedTuple):

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _OPTION: Final = 51  # IP_LOCAL_PORT_RANGE, linux/in.h; of IPv6 sockets too
 _KERNEL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _PAUSE: Final = 1.0  # seconds for which a range that is used up is not asked for again: each time is a search of it all
+_PAUSES: Final = 1024  # destinations that are remembered to be paused; the one that was first goes first
 
 
 def confine(sock: socket.socket, ports: PortRange) -> None:
@@ -66,14 +67,14 @@ class Ports:
     ``exhausted`` counts connections that found none free in their range and took any.
     """
 
-    __slots__ = ("_asked", "_until", "exhausted", "others", "tapped")
+    __slots__ = ("_asked", "_paused", "exhausted", "others", "tapped")
 
     def __init__(self, tapped: PortRange) -> None:
         self.tapped: Final = tapped
         self.others: PortRange | None = None
         self.exhausted = 0
         self._asked = False
-        self._until = 0.0
+        self._paused: Final[dict[tuple[str, int, bool], float]] = {}  # `loop.time()` until when, by destination
 
     def __repr__(self) -> str:
         return f"Ports({self.tapped} tapped, {self.others or 'none'} for others, {self.exhausted} times exhausted)"
@@ -102,14 +103,18 @@ class Ports:
     async def connect(self, loop: asyncio.AbstractEventLoop, host: str, port: int, tapped: bool) -> socket.socket:
         """A connection to an address from a port of its kind, else from any. Raises `OSError`."""
         ports = self.tapped if tapped else self.others
-        if ports is not None and loop.time() >= self._until:
+        destination = (host, port, tapped)  # a port is free or not for each: connections differ in all four
+        if ports is not None and loop.time() >= self._paused.get(destination, 0.0):
             try:
                 return await _connect(loop, host, port, ports)
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
             self.exhausted += 1
-            self._until = loop.time() + _PAUSE
+            self._paused.pop(destination, None)
+            self._paused[destination] = loop.time() + _PAUSE
+            if len(self._paused) > _PAUSES:
+                del self._paused[next(iter(self._paused))]
         return await _connect(loop, host, port, None)
 
 

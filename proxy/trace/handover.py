@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
+import os
 import socket
 import struct
 from hashlib import blake2b
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.trace.record import RequestRecord, RouteIdentity, UpstreamIdentity
+
+_log = logging.getLogger(__name__)
 
 MAGIC: Final = b"Sw"
 VERSION: Final = 1
@@ -33,6 +37,9 @@ FAILED: Final = 0x04
 TUNNEL: Final = 0x08
 """Flag: a tunnel (101), handed over at its end. The request's range is that of the upgrade, the response's of the whole
 stream."""
+CLOSED: Final = 0x10
+"""Flag: the response ended with the connection (RFC 9112 section 6.3): by the FIN behind its range or, with `TLS`, by
+the close_notify at the end of it."""
 
 # magic, version, flags; local and peer port, local and peer address; trace and span id; offsets, stamps; route.
 _ROW: Final = struct.Struct("<2sBBHH16s16s16s8s8QQ")
@@ -60,7 +67,7 @@ class Record(NamedTuple):
     payload from the stream's start; the response's is empty where none came. The stamps are Unix nanoseconds of the
     host's CLOCK_REALTIME, 0 for what did not happen: before the head was written, after the last byte of the request
     was, as the first read of the response returned, and when the attempt was over. ``route`` is `route_key`, 0 for
-    none; ``flags`` are `TLS`, `REUSED`, `FAILED`, `TUNNEL`.
+    none; ``flags`` are `TLS`, `REUSED`, `FAILED`, `TUNNEL`, `CLOSED`.
     """
 
     trace_id: bytes
@@ -157,6 +164,7 @@ class Handover:
         "_records",
         "_routes",
         "_socket",
+        "_told",
         "full",
         "gone",
         "listening",
@@ -170,6 +178,7 @@ class Handover:
         self._socket: socket.socket | None = None
         self._due = 0.0
         self._records: list[bytes] = []
+        self._told = False  # that it may not write there
         self._held = 0  # of them, that the socket would not take the last time
         self._routes: dict[int, int] = {}
         self.listening = False
@@ -192,11 +201,22 @@ class Handover:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, kind)
             self._socket.connect(self._path)
-        # Not there, nobody behind it, not ours to write to; a path that cannot be; no descriptor left.
+        except PermissionError:
+            if not self._told:
+                self._told = True
+                _log.warning(
+                    "'%s' is there, but user %d, group %d may not write to it: 'spanway wire' is not told of recorded "
+                    "requests. Run both as one user, or give the folder to the proxy's group before the wire starts: "
+                    "install -d -g %d -m 2750 %s",
+                    self._path, os.geteuid(), os.getegid(), os.getegid(), os.path.dirname(self._path) or ".",  # noqa: PTH120
+                )  # fmt: skip
+            self._leave()
+        # Not there, nobody behind it; a path that cannot be; no descriptor left.
         except (OSError, ValueError):
             self._leave()
         else:
             self.listening = True
+            self._told = False
         return self.listening
 
     def take(self, record: RequestRecord) -> None:
@@ -214,6 +234,8 @@ class Handover:
                 flags |= TLS
             if attempt.abandoned:
                 flags |= FAILED
+            if attempt.until_close:
+                flags |= CLOSED
             if attempt.status == 101:
                 flags |= TUNNEL
             row = _HOT.pack(

@@ -31,6 +31,7 @@ cdef class AttemptRecord:
     cdef public int status
     cdef public object tcp
     cdef public long long tls_ns
+    cdef public bint until_close
     cdef public long long write_ns
 
 

@@ -110,6 +110,7 @@ class AttemptRecord:
         "status",  # int: http.response.status_code, 0 if none arrived
         "tcp",  # Reading | None: of the upstream connection, while this attempt had it
         "tls_ns",  # duration, ns: TLS handshake
+        "until_close",  # bool: the response ended with its connection
         "write_ns",  # first request byte handed to the kernel
     )
 
@@ -124,6 +125,7 @@ class AttemptRecord:
     dns_ns: int
     connect_ns: int
     tls_ns: int
+    until_close: bool
     status: int
     error_type: str
     resend: int

@@ -64,6 +64,37 @@ OVS_OUT_PORT: Final = Attribute("spanway.wire.ovs.out_port", "string", "", "wire
 OVS_ACTIONS: Final = Attribute(
     "spanway.wire.ovs.actions", "string", "", "wire", "what the switch does with the connection, by `ofproto/trace`"
 )
+IPFIX_PACKETS: Final = Attribute(
+    "spanway.wire.ipfix.packets",
+    "int",
+    "",
+    "wire",
+    "packets of the connection that Open vSwitch sampled during the attempt, to 3 ms (`spanway wire --ipfix`)",
+)
+IPFIX_BRIDGE: Final = Attribute(
+    "spanway.wire.ipfix.bridge",
+    "string",
+    "",
+    "wire",
+    "the bridge whose ports they passed, where it lies between two taps",
+)
+IPFIX_POINT: Final = Attribute(
+    "spanway.wire.ipfix.point",
+    "string",
+    "",
+    "wire",
+    "observation domain and point of the rule that sampled them: `1/7`",
+)
+IPFIX_IN_PORT: Final = Attribute(
+    "spanway.wire.ipfix.in_port", "string", "", "wire", "port where they entered the switch, seen from the proxy"
+)
+IPFIX_OUT_PORT: Final = Attribute(
+    "spanway.wire.ipfix.out_port",
+    "string",
+    "",
+    "wire",
+    "port where they left it, as far as that was sampled: at egress, or of the answers at ingress",
+)
 VERDICT: Final = Attribute("spanway.wait.verdict", "string", "", "wire", "who is to blame for the wait, see below")
 VERDICT_PLACE: Final = Attribute("spanway.wait.place", "string", "", "wire", "the place that the verdict is about")
 EXCESS_US: Final = Attribute(

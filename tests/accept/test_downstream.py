@@ -196,3 +196,27 @@ def test_the_address_of_a_proxy_protocol_header_stands_for_the_client() -> None:
         assert (named.client_address, named.client_port, named.peer_address) == ("192.0.2.7", 4711, "127.0.0.1")
         assert not named.trusted
         client.lose()
+
+
+def test_what_fails_at_the_end_leaves_no_descriptor_open() -> None:
+    """A probe holds a duplicate of the connection's socket."""
+    with rig() as r:
+        client = r.client()
+        r.send(client, b"GET / HTTP/1.1\r\n")
+
+        class Probe:
+            closed = False
+
+            def close(self) -> None:
+                self.closed = True
+
+        class Failing:
+            def client_gone(self) -> None:
+                raise RuntimeError("not thought of")
+
+        downstream, probe = client.protocol, Probe()
+        downstream.probe, downstream.exchange = probe, Failing()
+        with pytest.raises(RuntimeError, match="not thought of"):
+            downstream.connection_lost(None)
+        assert probe.closed
+        downstream.exchange = None

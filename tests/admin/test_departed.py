@@ -59,6 +59,8 @@ def test_nothing_of_a_dead_worker_is_open_or_pending():
         wire_full=11,
         wire_gone=12,
         wire_outside=13,
+        wire_exhausted=14,
+        wire_spared=15,
     )
     other = worker(1, endpoints=[endpoint(requests=1)])
     departed.complete([other, busy])
@@ -69,6 +71,7 @@ def test_nothing_of_a_dead_worker_is_open_or_pending():
     assert (gone.connections_refused, gone.handshake_failures, gone.access_log_lost) == (7, 8, 9)
     assert (gone.wire_listening, gone.wire_sent, gone.wire_full) == (False, 10, 11)
     assert (gone.wire_gone, gone.wire_outside) == (12, 13)
+    assert (gone.wire_exhausted, gone.wire_spared) == (14, 15)
     (place,) = gone.endpoints
     assert (place.requests, place.ejections, place.in_flight, place.connections, place.ejected) == (9, 2, 0, 0, False)
     export = gone.export

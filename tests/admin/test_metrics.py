@@ -67,13 +67,30 @@ def test_the_format_is_chosen_by_accept(accept, content_type):
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_what_never_became_a_request_shows(accept):
     samples = [
-        worker(1, connections_refused=2, handshake_failures=3, access_log_lost=4, wire_sent=5, wire_outside=6),
-        worker(2, connections_refused=20, handshake_failures=30, access_log_lost=40, wire_sent=50, wire_outside=60),
+        worker(
+            1,
+            connections_refused=2,
+            handshake_failures=3,
+            access_log_lost=4,
+            wire_sent=5,
+            wire_outside=6,
+            wire_exhausted=7,
+        ),
+        worker(
+            2,
+            connections_refused=20,
+            handshake_failures=30,
+            access_log_lost=40,
+            wire_sent=50,
+            wire_outside=60,
+            wire_exhausted=70,
+        ),
     ]
     found = page(accept, *samples)
     for name, value in (
         ("wire_attempts", 55),
         ("wire_attempts_outside", 66),
+        ("wire_ports_exhausted", 77),
         ("connections_refused", 22),
         ("handshake_failures", 33),
         ("access_log_lost", 44),

@@ -227,6 +227,32 @@ def test_an_idle_connection_that_speaks_is_closed(run: Any) -> None:
     run(main())
 
 
+class Probe:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_fails_at_the_end_leaves_no_descriptor_open() -> None:
+    """A probe holds a duplicate of the connection's socket."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        connector = Connector(loop, Clock(0.0), ssl.create_default_context(), most=1, most_idle=1, idle_timeout=60.0)
+        upstream = Upstream(Pool(connector, "127.0.0.1", 9, tls=False, server_name=""))
+    probe = Probe()
+    upstream.probe = probe  # type: ignore[assignment] # closes, as a real one does
+
+    class Failing(Borrower):
+        def upstream_lost(self, error: Exception | None) -> None:
+            raise RuntimeError("not thought of")
+
+    upstream.borrower = Failing()
+    with pytest.raises(RuntimeError, match="not thought of"):
+        upstream.connection_lost(None)
+    assert probe.closed
+
+
 @pytest.mark.parametrize("state", ["idle", "lent", "closed"])
 def test_repr_shows_the_state(state: str, run: Any) -> None:
     async def main() -> None:

@@ -387,6 +387,35 @@ def test_at_the_bound_one_kind_makes_room_for_the_other() -> None:
         assert waits.upstream is plain
 
 
+def test_at_the_bound_what_is_not_recorded_goes_over_an_idle_one_that_is_tapped() -> None:
+    with bench(most=2) as b:
+        b.connector.divide(True)
+        callers = [b.borrow(recorded=True) for _ in range(2)]
+        first = b.give(callers[0])
+        made = b.connector.opened
+        asked = b.ask()
+        assert asked.upstream is first
+        assert (b.pool.open, b.connector.opened, b.pool.tapped) == (2, made, [])
+        assert asked.queue_ns > 0
+        assert b.give(asked) is first
+        assert b.pool.tapped == [first]
+        assert first.served == 2
+
+
+def test_a_tapped_one_that_dies_meanwhile_makes_room() -> None:
+    with bench(most=1) as b:
+        b.connector.divide(True)
+        upstream = b.give(b.borrow(recorded=True))
+        asked = Caller()
+        b.pool.connect(asked, 5.0, False)
+        upstream.transport.abort()
+        upstream.abort()
+        b.loop.settle()
+        b.dials[0].accept()
+        assert asked.upstream is not None
+        assert asked.upstream is not upstream
+
+
 def test_sweep_tells_borrowers() -> None:
     with bench() as b:
         caller = b.borrow()

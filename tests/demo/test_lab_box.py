@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.demo.lab.box import Segment, segment
+from proxy.demo.lab.box import ROW, Segment, events, segment
 
 VNET = bytes(10)
 ETHERNET = bytes(12)
@@ -65,3 +65,19 @@ def test_what_is_no_segment_is_passed_on_untouched(frame):
 def test_no_frame_stops_the_box(frame):
     segment(VNET + ETHERNET + b"\x08\x00" + frame)
     segment(frame)
+
+
+def test_a_truth_is_read_as_far_as_it_is_whole():
+    def row(frame: bytes, side: int, act: int, *, kept: int = 114) -> bytes:
+        heads = frame[10 : 10 + kept]
+        return ROW.pack(1000, 2000, 0 if act == 2 else 3000, act, side, len(heads), len(frame) - 10) + heads
+
+    long = ipv4(tcp(b"x" * 3000), total=0)  # a large segment, of which the heads alone are kept
+    truth = row(long, 0, 1) + row(VNET + ETHERNET + b"\x08\x06" + bytes(28), 1, 0) + row(ipv6(tcp(b"")), 1, 2)
+    first, second = events(truth)
+    assert (first.act, first.toward, first.at_ns, first.gone_ns, first.left_ns) == ("delay", "right", 1000, 2000, 3000)
+    assert (first.source_port, first.sequence, first.length) == (40000, 7, 3000)
+    assert first.head == long[24:124]
+    assert (second.act, second.toward, second.left_ns, second.length) == ("drop", "left", 0, 0)
+    for cut in range(len(truth)):
+        assert events(truth[:cut]) == [first, second][: len(events(truth[:cut]))]

@@ -16,7 +16,7 @@ import pytest
 
 from proxy.net import ports
 from proxy.settings_wire import PORTS
-from proxy.trace.handover import FAILED, REUSED, TLS, TUNNEL, Record, address, records
+from proxy.trace.handover import CLOSED, FAILED, REUSED, TLS, TUNNEL, Record, address, records
 from tests.harness import poll
 from tests.harness.certificates import Certificate
 from tests.harness.collector import Collector
@@ -244,6 +244,16 @@ def test_each_attempt_is_told(setting: Setting) -> None:
     assert len(second.attempts()) == 2
     assert {each.span_id for each in second.attempts()} == {cut.span_id.hex(), whole.span_id.hex()}
     setting.recorders["plain"].reset()
+
+
+def test_a_response_that_ends_with_the_connection(setting: Setting) -> None:
+    recorder = setting.recorders["plain"]
+    recorder.reset()
+    recorder.script = in_turn(answer(b"HTTP/1.1 200 OK\r\n\r\nall there is", close=True), answer())
+    ended, other = setting.told("plain", plain("plain"), plain("plain"))
+    assert ended.flags & CLOSED
+    assert not other.flags & CLOSED
+    recorder.reset()
 
 
 def test_an_abandoned_attempt(setting: Setting) -> None:

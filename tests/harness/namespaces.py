@@ -53,6 +53,7 @@ def laboratory(
     backends: Sequence[str] = ("app",),
     *,
     boxes: Sequence[Spot] = (),
+    log_all: bool = False,
     proxy_here: bool = False,
 ) -> Iterator[Lab]:
     """A `Lab`, see there; skips the test with one line where none can be made or, with CI=true, fails it."""
@@ -61,7 +62,7 @@ def laboratory(
         if os.environ.get("CI") == "true":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    with Lab(prefix, kind, backends, boxes=boxes, proxy_here=proxy_here, patience_s=PATIENCE_S) as lab:
+    with Lab(prefix, kind, backends, boxes=boxes, log_all=log_all, proxy_here=proxy_here, patience_s=PATIENCE_S) as lab:
         yield lab
 
 

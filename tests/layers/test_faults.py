@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -33,10 +34,11 @@ class Trial:
 
     def __init__(
         self, *, ask: Callable[[Ask], Ask] = lambda ask: ask, fault: Callable[[list[Hop], int, random.Random], None],
-        room: int = 1 << 20, seed: int = 1,
+        made: Callable[[list[Hop]], None] = lambda hops: None, room: int = 1 << 20, seed: int = 1,
     ) -> None:  # fmt: skip
         rng = random.Random(seed)
         self.hops = hops()
+        made(self.hops)
         flows = Flows()
         self.net = Net(self.hops, seed, room=(1 << 20, room))
         usual = self.net.run([mixed(rng) for _ in range(30)])
@@ -116,6 +118,46 @@ def test_a_queue_in_the_switch() -> None:
         hops[2].rate = 5_000_000
 
     assert Trial(ask=lambda ask: replace(ask, size=300_000), fault=fault).words() == ["switch"] * 30
+
+
+def rated(hop: int, round_ns: int, *, size: int, answer: int) -> Trial:
+    """40 Mbit/s at one hop, on a way whose round trip takes so long."""
+
+    def fault(hops: list[Hop], now: int, rng: random.Random) -> None:
+        hops[hop].rate = 5_000_000
+
+    def longer(hops: list[Hop]) -> None:
+        hops[2].delay = round_ns // 2
+
+    return Trial(ask=partial(replace, size=size, answer=answer), fault=fault, made=longer)
+
+
+@pytest.mark.parametrize("round_ns", [60 * US, MS, 5 * MS])
+@pytest.mark.parametrize(("hop", "word"), [(0, "proxy"), (1, "network"), (2, "switch"), (3, "network")])
+def test_a_rate_on_the_requests_way(hop: int, word: str, round_ns: int) -> None:
+    """Its queue is before a tap or behind it, however long the way that acknowledgements take beyond."""
+
+    assert rated(hop, round_ns, size=100_000, answer=500).words() == [word] * 30
+
+
+@pytest.mark.parametrize("round_ns", [60 * US, MS, 5 * MS])
+@pytest.mark.parametrize(("hop", "word"), [(4, "application"), (3, "network"), (2, "switch"), (1, "network")])
+def test_a_rate_on_the_responses_way(hop: int, word: str, round_ns: int) -> None:
+    assert rated(hop, round_ns, size=300, answer=100_000).words() == [word] * 30
+
+
+def test_a_long_way_is_not_the_senders_fault() -> None:
+    """A window's worth goes at once, then the sender waits for what tells it to go on."""
+
+    def fault(hops: list[Hop], now: int, rng: random.Random) -> None:
+        hops[2].extra.append((now, FOR_EVER, 5 * MS))
+
+    for size, answer in ((100_000, 500), (300, 100_000)):
+        ask = partial(replace, size=size, answer=answer)
+        trial = Trial(ask=ask, fault=fault)
+        assert trial.words() == ["switch"] * 30
+        for split in trial.splits:
+            assert split.places()["ovs br0"] > 0.8 * (sum(split.segments.values()) - 3 * MS)
 
 
 def test_a_slow_application() -> None:

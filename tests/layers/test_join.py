@@ -12,7 +12,7 @@ from proxy.layers.join import Joiner
 from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets, parse
 from proxy.layers.split import Layout, Missing, Split
 from proxy.layers.stream import PACKETS
-from proxy.trace.handover import FAILED, TUNNEL, Record
+from proxy.trace.handover import CLOSED, FAILED, TLS, TUNNEL, Record
 from tests.layers.blocks import Segment as Wired
 from tests.layers.blocks import block
 from tests.layers.path import DOWN, MS, START, UP, US, Ask, Hop, Net, Segment
@@ -231,20 +231,36 @@ def test_probes_and_copies_of_what_has_arrived_change_nothing() -> None:
 
 
 def test_a_response_that_ends_with_the_connection() -> None:
+    """Its end is the FIN, wherever that has got to when; what the record does not call so is over at its last byte."""
     net = Net([Hop(), Hop(), Hop()])
     (record,) = net.run(small(1))
     closed = record.end_ns + 30 * MS
     fin = Segment(DOWN, record.response_end, 0, record.request_end, 512, ACK | 1)
-    late = record._replace(end_ns=closed + 40 * US)
+    late = record._replace(end_ns=closed + 10 * MS, flags=record.flags | CLOSED)
     split = spoiled(net, late, (closed, fin))
     assert isinstance(split, Split)
     assert split.segments["backend"] > 30 * MS
-    assert split.segments["proxy receive"] == 40 * US
-    # One of known length is over at its last byte, however late that is read.
-    stalled = record._replace(end_ns=closed + 40 * MS)
-    split = joined(net).join(stalled, layout(2))
+    assert split.segments["proxy receive"] == 10 * MS
+    assert split.stamps == net.stamps(record)
+    for flags in (record.flags, late.flags | TLS):  # with TLS its end is a record (close_notify), within its range
+        split = joined(net).join(late._replace(flags=flags), layout(2))
+        assert isinstance(split, Split)
+        assert split.segments["proxy receive"] > 40 * MS
+    early = joined(net).join(late._replace(end_ns=closed - 1), layout(2))
+    assert early == Missing("hole", "tap 0")
+
+
+def test_a_fin_takes_its_way_as_data_does() -> None:
+    net = Net([Hop(), Hop(), Hop()])
+    (record,) = net.run(small(1))
+    fin = Segment(DOWN, record.response_end, 0, record.request_end, 512, ACK | 1)
+    closed = record.end_ns + 30 * MS
+    for tap, late_ns in zip(reversed(net.taps), (0, 4 * MS), strict=True):
+        tap.append((closed + late_ns, fin))
+    split = joined(net).join(record._replace(end_ns=closed + 5 * MS, flags=record.flags | CLOSED), layout(2))
     assert isinstance(split, Split)
-    assert split.segments["proxy receive"] > 60 * MS
+    assert split.segments["place 0 <"] == 4 * MS
+    assert split.segments["proxy receive"] == 1 * MS
 
 
 @pytest.mark.parametrize(
@@ -449,3 +465,56 @@ def test_a_handshake_seen_in_part() -> None:
         joiner = joined(net, keep=lambda ts, segment, lacking=lacking: segment.flags != lacking)
         anchors = [getattr(joiner.join(record, layout(2)), "anchor", None) for record in records]
         assert anchors == (["syn"] * 4 if lacking == SYN else [None, None, "vote", "vote"])
+
+
+def test_loss_is_not_told_while_a_ring_drops_packets() -> None:
+    """A tap that has missed the first of two copies looks like a place that has lost it."""
+    lost: list[int] = []
+
+    def lose(now: int, segment: Segment) -> bool:
+        if segment.length and segment.direction == UP and not lost:
+            lost.append(now)
+            return True
+        return False
+
+    for dropping in (False, True):
+        lost.clear()
+        net = Net([Hop(), Hop(lose=lose), Hop()])
+        (record,) = net.run([Ask()])
+        assert lost
+        joiner = joined(net)
+        if dropping:
+            joiner.dropped(0, record.write_ns, record.end_ns)
+        split = joiner.join(record, layout(2))
+        if dropping:
+            assert isinstance(split, Missing)
+            assert split.reason == "ring-drops"
+        else:
+            assert isinstance(split, Split)
+            assert any(split.lost.values())
+
+
+def test_an_acknowledgement_that_the_senders_tap_has_missed_is_a_hole() -> None:
+    """Room again is what let the sender go on: without that piece of news the time would be the sender's own."""
+    net = Net([Hop(), Hop(), Hop()], room=(16_384, 16_384))
+    (record,) = net.run([Ask(size=60_000, not_reading=20 * MS)])
+    right = joined(net).join(record, layout(2))
+    assert isinstance(right, Split)
+    assert right.places()["backend receive"] > 15 * MS
+    told = [
+        at
+        for at, (_, one) in enumerate(net.taps[0])
+        if one.direction == DOWN and not one.length and not one.flags & SYN
+    ]
+    missing = 0
+    for gone in told:
+        part = Net([Hop(), Hop(), Hop()], room=(16_384, 16_384))
+        part.taps = [[each for at, each in enumerate(net.taps[0]) if at != gone], net.taps[1]]
+        part.now = net.now
+        split = joined(part).join(record, layout(2))
+        if isinstance(split, Split):
+            assert split.pieces == right.pieces
+        else:
+            missing += 1
+            assert split.reason in ("hole", "order")
+    assert missing

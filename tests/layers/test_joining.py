@@ -7,14 +7,15 @@ from collections.abc import Mapping
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from proxy.layers import joining, otlp, spans
+from proxy.layers import joining, otlp
 from proxy.layers.find import Interface
-from proxy.layers.joining import BUSY, FIND_NS, NO_TAP, UNSEEN, WAIT_NS, Joining, Resolved
+from proxy.layers.joining import BUSY, FIND_NS, NO_TAP, UNSEEN, WAIT_NS, Frames, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
-from proxy.layers.ways import Way
+from proxy.layers.ways import Way, address_text
 from proxy.trace.handover import Record
+from tests.layers.blocks import Frame, block
 from tests.layers.path import MS, US, Ask, Hop, Net
 
 WAY = Way((Interface("veth-px", 7), Interface("veth-app", 9)), ("ovs br0",))
@@ -23,7 +24,9 @@ WAY = Way((Interface("veth-px", 7), Interface("veth-app", 9)), ("ovs br0",))
 class Bench:
     """A joining with two taps on a simulated path."""
 
-    def __init__(self, described: Mapping[str, otlp.Value] | None = None) -> None:
+    def __init__(
+        self, described: Mapping[str, otlp.Value] | None = None, proven: Mapping[str, otlp.Value] | None = None
+    ) -> None:
         self.tally = Tally()
         self.blobs: list[tuple[bytes, int]] = []
         self.said: list[str] = []
@@ -34,6 +37,7 @@ class Bench:
             lambda blob, number: self.blobs.append((blob, number)),
             self.said.append,
             None if described is None else lambda record, way: described,
+            None if proven is None else lambda record, way: proven,
         )
 
     def hear(self, net: Net) -> None:
@@ -102,6 +106,37 @@ def test_places_that_mattered_have_spans_and_others_have_none() -> None:
         assert wire.start_time_unix_nano <= child.start_time_unix_nano
         assert child.end_time_unix_nano <= wire.end_time_unix_nano
         assert 4000 <= int(str(attributes(child)["spanway.wire.time.us"])) < 4100
+
+
+@pytest.mark.parametrize("described", [None, {"spanway.wire.ovs.bridge": "br0"}])
+def test_what_was_sampled_is_on_the_span_and_counted(described: Mapping[str, otlp.Value] | None) -> None:
+    bench = Bench(described, {"spanway.wire.ipfix.packets": 3})
+    net, (record,) = run(Ask())
+    bench.hear(net)
+    bench.joining.add(record)
+    assert bench.tally.proven == 0
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert bench.tally.proven == 1
+    wire = attributes(bench.spans()[0])
+    assert wire["spanway.wire.ipfix.packets"] == 3
+    assert ("spanway.wire.ovs.bridge" in wire) == (described is not None)
+
+
+def test_nothing_sampled_is_no_proof() -> None:
+    bench = Bench(None, {})
+    net, (record,) = run(Ask())
+    bench.hear(net)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    assert (bench.tally.joined, bench.tally.proven) == (1, 0)
+
+
+def test_what_cannot_be_read_of_rings_is_counted() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.joining.hear(0, memoryview(b"no block"))
+    bench.joining.hear(0, memoryview(block([Frame(b"\0" * 14, 14)])))
+    assert bench.joining.frames == Frames(unread=1, unknown=0, torn=3)
 
 
 def test_what_the_switch_says_is_on_the_span() -> None:
@@ -211,8 +246,8 @@ def test_durations(ns: int, text: str) -> None:
 
 
 def test_addresses() -> None:
-    assert spans.address(bytes(10) + b"\xff\xff\x0a\x00\x00\x01") == "10.0.0.1"
-    assert spans.address(bytes(15) + b"\x01") == "::1"
+    assert address_text(bytes(10) + b"\xff\xff\x0a\x00\x00\x01") == "10.0.0.1"
+    assert address_text(bytes(15) + b"\x01") == "::1"
 
 
 def test_a_clock_that_is_set_back_does_not_blind_it_for_as_long() -> None:

@@ -43,6 +43,14 @@ def test_segments_by_either_port(segment: Segment, ports: tuple[int, int] | None
     assert taken == (wanted(segment, ports, peers) and (SNAP_LONG if segment.six() or segment.ip_options else SNAP))
 
 
+@given(segments(), RANGES, PEERS)
+def test_segments_of_strangers(segment: Segment, ports: tuple[int, int] | None, strangers: set[int]) -> None:
+    taken = takes(program(ports, (), strangers), segment.frame())
+    ends = (segment.source_port, segment.target_port)
+    first, last = ports or (0, 65535)
+    assert bool(taken) == any(first <= near <= last and far not in strangers for near, far in (ends, ends[::-1]))
+
+
 @given(segments())
 def test_what_is_captured_is_enough_for_the_parser(segment: Segment) -> None:
     frame = segment.frame()
@@ -117,6 +125,8 @@ def test_peers_are_bounded_by_what_a_jump_reaches() -> None:
         program(POOL, [70000])
     with pytest.raises(ValueError, match=f"up to {MOST_PEERS}"):
         program(POOL, range(MOST_PEERS + 1))
+    with pytest.raises(ValueError, match="up to"):
+        program(POOL, [80], [443])
     assert takes(program(POOL, range(80 - MOST_PEERS + 1, 81)), Segment(source_port=POOL[0]).frame())
 
 

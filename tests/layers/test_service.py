@@ -7,19 +7,25 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from proxy.layers import service
+from proxy.errors import SettingsError
+from proxy.layers import ipfix, service, widening
+from proxy.layers.find import Interface
+from proxy.layers.ipfix import KNOWN
+from proxy.layers.ring import NoInterface
 from proxy.layers.select import MOST_PEERS, program
 from proxy.layers.service import Plan, Service
 from proxy.layers.ways import Address, NoWay, Way
+from proxy.settings import Address as Endpoint
 from proxy.settings import Tracing
 from proxy.settings_wire import PortRange
 from proxy.trace.handover import SIZE, Record, pack
 from tests.layers.path import Ask, Hop, Net
+from tests.layers.test_ipfix import message, record
 
 PORTS = PortRange(57344, 60999)
 (RECORD,) = Net([Hop(), Hop(), Hop()]).run([Ask()])
@@ -38,7 +44,7 @@ def plan(folder: Path, *, widen: bool = True) -> Plan:
 
 @pytest.fixture
 async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Service, list[bytes]]]:
-    monkeypatch.setattr(service, "SETTLE_NS", 0)
+    monkeypatch.setattr(widening, "SETTLE_NS", 0)
     one = Service(plan(tmp_path))
     chosen: list[bytes] = []
     monkeypatch.setattr(one._taps, "select", chosen.append)
@@ -73,9 +79,9 @@ async def test_a_stray_connection_does_not_widen_the_filter(made: tuple[Service,
 async def test_an_attempt_from_before_the_proxy_knew_does_not_widen_the_filter(tmp_path: Path) -> None:
     one = Service(plan(tmp_path))
     one._take(of(40_000))
-    assert (one._peers, one._tally.missing["port"]) == (set(), 1)
-    one._take(of(40_000)._replace(write_ns=time.time_ns() + service.SETTLE_NS))
-    assert (one._peers, one._joining.pending) == ({8000}, 1)
+    assert (one._widening.peers, one._tally.missing["port"]) == (set(), 1)
+    one._take(of(40_000)._replace(write_ns=time.time_ns() + widening.SETTLE_NS))
+    assert (one._widening.peers, one._joining.pending) == ({8000}, 1)
     one._inbox.close()
     one._ways.close()
 
@@ -85,9 +91,9 @@ async def test_the_filter_narrows_again(made: tuple[Service, list[bytes]]) -> No
     one._take(of(40_000))
     for port in range(58_000, 58_100):
         one._take(of(port))
-    one._narrow()
+    one._widening.narrow()
     assert chosen == [program(None, {8000}), program((PORTS.low, PORTS.high))]
-    one._narrow()
+    one._widening.narrow()
     assert len(chosen) == 2
 
 
@@ -134,7 +140,7 @@ async def test_ports_of_no_backend_do_not_change_the_filter_for_ever(made: tuple
     for port in range(1, 1000):
         one._take(of(40_000, port))
     assert chosen[-1] == program(None, ())
-    assert len(chosen) == len(one._peers) == MOST_PEERS + 1
+    assert len(chosen) == len(one._widening.peers) == MOST_PEERS + 1
 
 
 def test_datagrams_that_are_none_are_one_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +149,7 @@ def test_datagrams_that_are_none_are_one_complaint(tmp_path: Path, capsys: pytes
         out.connect(str(tmp_path / "wire.sock"))
         for number in range(9):
             out.send(bytes([number]) * SIZE)
-            one._receive()
+            assert not one._receive()
     assert one._tally.malformed == 9
     assert capsys.readouterr().err.count("a datagram was no record") == 1
     one._inbox.close()
@@ -185,3 +191,75 @@ async def test_a_path_that_another_has_taken_ends_it(tmp_path: Path, monkeypatch
     # Between the two steps it may have made the file again, which the other then took.
     assert code == 1
     assert (tmp_path / "wire.sock").exists()
+
+
+async def test_records_are_taken_in_a_bounded_number_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RECORDS", 100)
+    one = Service(plan(tmp_path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
+        out.connect(str(tmp_path / "wire.sock"))
+        for _ in range(5):  # of as many as fit: what another version might send
+            out.send(pack(of(58_000)) * 60)
+        out.send(b"")
+        out.send(pack(of(58_000)))
+    taken = []
+    while one._receive():
+        taken.append(one._tally.received)
+    assert taken == [120, 240]
+    assert (one._tally.received, one._tally.malformed) == (301, 1)
+    one._inbox.close()
+    one._ways.close()
+
+
+async def test_a_broken_interface_beside_a_working_one_does_not_make_it_unready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Service(plan(tmp_path))
+
+    def use(interfaces: Sequence[Interface], _now: float) -> tuple[int, ...]:
+        if interfaces[0].name == "veth-b":
+            raise NoInterface("there is no interface veth-b")
+        return (0,)
+
+    monkeypatch.setattr(one._taps, "use", use)
+    good, bad = (Way((Interface(name, 7),), ()) for name in ("veth-a", "veth-b"))
+    assert one._open(bad) == ()
+    assert one.reasons() == ("there is no interface veth-b",)
+    for _ in range(5):
+        assert one._open(good) == (0,)
+        assert one.reasons() == ()
+        assert one._open(bad) == ()
+        assert one.reasons() == ()
+    body, _ = one.metrics()
+    assert b'spanway_wire_way_up{interfaces="veth-b"} 0.0' in body
+    assert b'spanway_wire_way_up{interfaces="veth-a"} 1.0' in body
+    assert b"spanway_wire_ready 1.0" in body
+    assert capsys.readouterr().err.count("there is no interface veth-b") == 1
+    one._inbox.close()
+    one._ways.close()
+
+
+async def test_samples_of_the_switch_come_in_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Service(plan(tmp_path)._replace(ipfix=Endpoint("127.0.0.1", 0)))
+    ending = asyncio.create_task(one.run())
+    await asyncio.sleep(0.05)
+    assert one._collector is not None
+    assert one._proofs is not None
+    address = one._collector.address
+    assert f"ipfix {address}" in capsys.readouterr().err
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.sendto(message((280, record(KNOWN[280]))), (address.host, address.port))
+        out.sendto(b"nonsense", (address.host, address.port))
+    await asyncio.sleep(0.05)
+    assert len(one._proofs) == 1
+    body, _ = one.metrics()
+    assert b"spanway_wire_ipfix_samples_total 1.0" in body
+    assert b"spanway_wire_ipfix_malformed_total 1.0" in body
+    with pytest.raises(SettingsError, match=rf"cannot have {address} \(UDP\): .*--ipfix \[HOST:\]PORT"):
+        await ipfix.listen(address, print)
+    one._stopping.set()
+    assert await asyncio.wait_for(ending, 10.0) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind((address.host, address.port))

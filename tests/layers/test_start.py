@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from proxy.cli import main
 from proxy.layers import start
 from proxy.settings_wire import PortRange
+from tests.harness.proxy import ROOT
 
 USUAL = PortRange(57344, 60999)
 
@@ -31,6 +34,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--otlp", "none", "--interfaces", "lo", "--places", "f"], "keep one of them"),
         (["--otlp", "none", "--places", "no-such-file"], "'no-such-file' cannot be read"),
         (["--otlp", "none", "--ports", "9-1"], "--ports: '9-1' is not auto, all or a range such as 57344-60999"),
+        (["--otlp", "none", "--ipfix", "4739x"], "--ipfix: '4739x' has no port"),
         (["--otlp", "none", "--prots", "all"], "there is no flag '--prots'; did you mean '--ports'?"),
     ],
 )
@@ -47,3 +51,16 @@ def test_ports() -> None:
     assert start._ports(USUAL, "auto") == (USUAL, True)
     assert start._ports(USUAL, "all") == (None, False)
     assert start._ports(USUAL, "1024-2000") == (PortRange(1024, 2000), False)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(0, start.NICE), (15, 15)])
+def test_it_lets_others_go_first(given: int, taken: int) -> None:
+    code = f"import os; os.nice({given}); from proxy.layers import start; start._give_way(); print(os.nice(0))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == taken
+
+
+def test_samples_are_listened_for_on_loopback() -> None:
+    assert start._collector("off") is None
+    assert str(start._collector("4739")) == "127.0.0.1:4739"
+    assert str(start._collector("10.8.0.1:4739")) == "10.8.0.1:4739"

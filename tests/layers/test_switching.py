@@ -74,6 +74,36 @@ async def test_a_switch_that_is_silent_is_left_alone_for_a_while() -> None:
     assert said == ["Open vSwitch is not asked about connections for now: nobody answers"]
 
 
+async def test_an_answer_that_was_not_thought_of_is_told_and_not_asked_for_again_at_once() -> None:
+    calls = []
+
+    def answer() -> Mapping[str, Value]:
+        calls.append(1)
+        raise KeyError("ofport")
+
+    made, said = switching(answer)
+    for _ in range(3):
+        assert made.describe(RECORD, WAY) is None
+        await settled(made)
+    assert len(calls) == len(said) == 1
+    assert "a bug, please report it" in said[0]
+    assert "KeyError: 'ofport'" in said[0]
+    assert made._asking is not None
+    assert made._asking.exception() is None
+
+    class Strange:
+        def control(self) -> object:
+            raise ValueError("not thought of")
+
+    made._switch = Strange()  # type: ignore[misc,assignment] # whatever it is
+    made.read()
+    assert made._reading is not None
+    await asyncio.wait([made._reading])
+    assert made._reading.exception() is None
+    assert "does not tell its counters: a bug" in said[1]
+    made.close()
+
+
 async def test_its_counters_are_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     made, said = switching(dict)
     made.read()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.layers.ipfix import Reader
+from proxy.layers.joining import Frames
 from proxy.layers.ovs.counters import Sample
-from proxy.layers.tally import Tally, expose
+from proxy.layers.tally import Moment, Tally, expose
 from proxy.trace.ledger import ExportCounters
 
 
@@ -13,6 +15,7 @@ def counted() -> Tally:
     tally = Tally()
     tally.received, tally.joined, tally.malformed = 10, 7, 1
     tally.missing.update({"no-anchor": 1, "hole": 1, "busy": 1})
+    tally.proven = 2
     tally.verdicts.update({"switch": 6, "loss at ovs br0": 1})
     tally.packets.update({"veth0": 100, "veth1": 90})
     tally.drops["veth1"] = 3
@@ -26,7 +29,13 @@ def test_prometheus_reads_every_count() -> None:
         Sample("spanway_ovs_datapath_lookups_total", (("datapath", "netdev@ovs-netdev"), ("result", "missed")), 2),
     ]
     export = ExportCounters(acknowledged=5, dropped={"refused": 2})
-    body, kind = expose(counted(), export, rings=2, pending=3, ready=True, switch=switch)
+    reader = Reader()
+    reader.samples, reader.lost = 11, 12
+    moment = Moment(
+        rings=2, pending=3, ready=True, ways=(("veth0, veth1", True), ("veth2", False)), frames=Frames(4, 5, 6),
+        switch=switch, ipfix=reader,
+    )  # fmt: skip
+    body, kind = expose(counted(), export, moment)
     assert kind.startswith("text/plain; version=0.0.4")
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -44,6 +53,14 @@ def test_prometheus_reads_every_count() -> None:
     assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "hit")] == 7
     assert samples[("spanway_ovs_datapath_lookups_total", "netdev@ovs-netdev", "missed")] == 2
     assert samples[("spanway_ovs_datapath_flows", "netdev@ovs-netdev")] == 4
+    assert samples[("spanway_wire_packets_unread_total",)] == 4
+    assert samples[("spanway_wire_packets_unknown_total",)] == 5
+    assert samples[("spanway_wire_blocks_torn_total",)] == 6
+    assert samples[("spanway_wire_way_up", "veth0, veth1")] == 1
+    assert samples[("spanway_wire_way_up", "veth2")] == 0
+    assert samples[("spanway_wire_ipfix_samples_total",)] == 11
+    assert samples[("spanway_wire_ipfix_lost_total",)] == 12
+    assert samples[("spanway_wire_ipfix_proven_total",)] == 2
     assert samples[("spanway_wire_rings",)] == 2
     assert samples[("spanway_wire_records_pending",)] == 3
     assert samples[("spanway_wire_ready",)] == 1
@@ -62,3 +79,9 @@ def test_a_line_says_what_has_changed_and_nothing_else() -> None:
     line, said = tally.line(said)
     assert line == "2 joined, 10 packets, 1 missing (hole)"
     assert tally.line(said)[0] == ""
+
+
+def test_without_ipfix_its_counters_are_absent() -> None:
+    body, _ = expose(Tally(), ExportCounters(), Moment(rings=0, pending=0, ready=True))
+    assert b"spanway_wire_packets_unread_total 0.0" in body
+    assert b"ipfix" not in body

@@ -15,7 +15,7 @@ import uvloop
 
 from proxy.demo.lab.lab import Lab
 from proxy.layers.join import AFTER_NS, Joiner
-from proxy.layers.packet import Flows, Packets, parse
+from proxy.layers.packet import RECORD, Flows, Packets, parse
 from proxy.layers.ring import Ring
 from proxy.layers.select import program
 from proxy.layers.split import Layout, Missing, Split
@@ -129,6 +129,8 @@ class Load:
         self.joiner = Joiner(self.flows, bytes_kept=1 << 30)
         self.layout = Layout(range(len(opened)), places)
         self.splits: list[tuple[Told, Split | Missing]] = []
+        self.heard: list[bytearray] = [bytearray() for _ in opened]
+        """Every packet of each tap, as `packet.RECORD` has it."""
         self.drops = self.packets = 0
         self.feed_s = self.join_s = 0.0
 
@@ -138,10 +140,25 @@ class Load:
             out = Packets()
             for block in ring.blocks():
                 parse(block, self.flows, out)
+            self.heard[tap] += out.data
             begin = time.process_time()
             self.joiner.feed(tap, out)
             self.feed_s += time.process_time() - begin
             self.packets += len(out)
+
+    def again(self, chance: float, seed: int) -> list[Split | Missing]:
+        """What `splits` would have been, had each tap missed each packet with this chance, and known that it had."""
+        rng = random.Random(seed)
+        joiner = Joiner(self.flows, bytes_kept=1 << 30)
+        for tap, rows in enumerate(self.heard):
+            out = Packets()
+            for at in range(0, len(rows), RECORD.size):
+                if rng.random() >= chance:
+                    out.data.extend(rows[at : at + RECORD.size])
+            joiner.feed(tap, out)
+            if chance:
+                joiner.dropped(tap, 0, time.time_ns())
+        return [joiner.join(one.record, self.layout) for one, _ in self.splits]
 
     def join(self, told: list[Told], before_ns: int) -> None:
         """Join what ended before a time, and take it out of ``told``."""

@@ -65,6 +65,44 @@ def test_a_range_that_is_used_up_costs_nobody_a_connection(server: tuple[str, in
     assert made.exhausted == 1, "not asked again at once"
 
 
+async def test_a_range_that_is_used_up_for_one_endpoint_is_asked_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, PortRange | None]] = []
+
+    async def connect(_loop: object, host: str, port: int, among: PortRange | None) -> socket.socket:
+        asked.append((host, port, among))
+        if host == "full" and among is not None:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return None  # type: ignore[return-value] # nobody looks at it
+
+    class Loop:
+        now = 100.0
+
+        def time(self) -> float:
+            return self.now
+
+    monkeypatch.setattr(ports, "_connect", connect)
+    loop = Loop()
+    made = Ports(PORTS)
+    made.others = PortRange(32768, 57343)
+
+    async def ask(host: str, port: int = 80, *, tapped: bool = True) -> list[PortRange | None]:
+        asked.clear()
+        await made.connect(loop, host, port, tapped)  # type: ignore[arg-type] # its time is all that is asked for
+        return [among for _, _, among in asked]
+
+    assert await ask("full") == [PORTS, None]
+    assert await ask("full") == [None], "paused"
+    assert await ask("other") == [PORTS], "nobody else is"
+    assert await ask("full", 81) == [PORTS, None]
+    assert await ask("full", tapped=False) == [made.others, None], "the other kind has other ports"
+    assert made.exhausted == 3
+    loop.now += 1.0
+    assert await ask("full") == [PORTS, None]
+    for number in range(3 * ports._PAUSES):
+        await ask("full", number)
+    assert len(made._paused) == ports._PAUSES
+
+
 @needs_kernel
 def test_what_refuses_is_told(server: tuple[str, int]) -> None:
     made = Ports(PORTS)

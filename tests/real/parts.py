@@ -121,6 +121,7 @@ PARTS: Final[dict[str, Part]] = {
         DebianPart("strace", "strace", "counts a worker's system calls"),
         DebianPart("openssl", "openssl", "a TLS client that is not Python's"),
         DebianPart("ip", "iproute2", "addresses that are not loopback, and network namespaces"),
+        DebianPart("nft", "nftables", "changes addresses on the way"),
         DebianPart("ovs-vswitchd", "openvswitch-switch", "the virtual switch below the requests"),
         DebianPart("etcd", "etcd-server", "the API server's store"),
         DebianPart("h2load", "nghttp2-client", "load over TLS, and uploads"),

@@ -18,6 +18,7 @@ import pytest
 from proxy.demo.lab.commands import LabError
 from proxy.demo.lab.lab import Lab
 from proxy.demo.lab.plan import Kind
+from tests.harness import poll
 from tests.harness.namespaces import laboratory
 from tests.harness.proxy import ROOT
 
@@ -105,11 +106,33 @@ def test_each_box_delays_and_says_what(kind: Kind) -> None:
             events = box.events()
             assert events, name
             assert {event.act for event in events} == {"delay"}
-            # What came in behind a frame that was still held had to wait for it.
-            assert all(since <= event.at_ns <= until + 30_000_000 for event in events)
+            # What had come in, and was not looked at yet, is held as well; what came in behind such a frame waits for it.
+            assert all(since < event.gone_ns and event.at_ns <= until + 30_000_000 for event in events)
+            assert all(event.at_ns <= event.gone_ns <= event.left_ns for event in events)
+            assert all(event.gone_ns - event.at_ns >= 30_000_000 for event in events if event.at_ns < until)
             there = [event for event in events if event.destination_port == address[1]]
             assert sum(event.length for event in there) == HALF, "sent once, and all of it was touched"
             assert {event.toward for event in there} == {"left" if name == "app" else "right"}
+
+
+def test_boxes_that_log_all_know_the_same_frames() -> None:
+    with laboratory(PREFIX, "bridge", boxes=("proxy", "backend"), log_all=True) as lab, echo(lab) as address:
+        trip(lab, address)
+        boxes = lab.boxes["proxy"], lab.boxes["app"]
+
+        def heads() -> list[list[bytes]]:
+            return [sorted(event.head for event in box.events()) for box in boxes]
+
+        poll.until(lambda: (found := heads())[0] == found[1], "both to have passed the same frames")
+        near = boxes[0].events()
+        assert {event.act for event in near} == {"pass"}
+        assert len({event.head for event in near}) == len(near), "no two of them are the same"
+        assert sum(event.length for event in near) == 2 * HALF
+        boxes[0].forget()
+        trip(lab, address)
+        after = boxes[0].events()
+        assert not {event.head for event in near} & {event.head for event in after}
+        assert sum(event.length for event in after) == 2 * HALF
 
 
 def test_a_box_loses_what_it_says() -> None:

@@ -48,6 +48,11 @@ def resident(pid: int) -> int:
     return sum(_status(each, "VmRSS") for each in descendants(pid))
 
 
+def proportional(pid: int) -> int:
+    """The same where a page that n processes share counts an nth in each (PSS, proc_pid_smaps(5))."""
+    return sum(_kilobytes(Path(f"/proc/{each}/smaps_rollup"), "Pss") for each in descendants(pid))
+
+
 def peak_resident(pid: int) -> int:
     """The most bytes that were resident since `reset_peak`, a process and all below it; misses no short spike."""
     return sum(_status(each, "VmHWM") for each in descendants(pid))
@@ -60,8 +65,12 @@ def reset_peak(pid: int) -> None:
 
 
 def _status(pid: int, field: str) -> int:
+    return _kilobytes(Path(f"/proc/{pid}/status"), field)
+
+
+def _kilobytes(path: Path, field: str) -> int:
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = path.read_text()
     except _GONE:
         return 0
     match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from proxy.cli import main
-from proxy.layers import select, service
+from proxy.layers import select, service, widening
 
 _LOAD, _AT_LEAST, _RETURN = 0x20, 0x35, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JGE, BPF_RET
 _RANDOM = 0xFFFFF000 + 56
@@ -24,5 +24,6 @@ if __name__ == "__main__":
     def program(*arguments: Any) -> bytes:
         return dice + whole(*arguments)
 
-    vars(service)["program"] = program
+    for module in (service, widening):
+        vars(module)["program"] = program
     sys.exit(main(sys.argv[2:]))

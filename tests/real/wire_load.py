@@ -3,7 +3,7 @@
 Each request carries a trace id of its own, ``MARK`` and its number, so that its spans can be told. OUT gets a JSON list
 of ``[trace id, status, work began, work ended]``. KIND ``mixed``: bodies of up to 300 kB both ways and up to 3 ms of
 work; ``small``: none, and answers of 200 bytes; ``slow``: mixed, every tenth working 25 ms; ``unread``: 300 kB that the
-backend leaves unread for 50 ms, every fourth.
+backend leaves unread for 50 ms, every fourth; ``uploads``: 100 kB, every other.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def requests(count: int, mark: int, kind: str) -> Iterator[tuple[str, bytes]]:
         if kind == "unread":
             query += "&hold=50" * (number % 4 == 0)
             size = 300_000 if number % 4 == 0 else min(size, 1000)
+        if kind == "uploads":
+            size, query = 100_000 * (number % 2 == 0), "size=200"
         head = (
             f"{'POST' if size else 'GET'} /{number}?{query} HTTP/1.1\r\nhost: wire.test\r\n"
             f"traceparent: 00-{trace}-00000000000000aa-01\r\n"

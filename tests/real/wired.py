@@ -99,13 +99,17 @@ class Wired:
         self.wire.expect(f"spanway: wire {self.socket}", within=20.0)
         return self.wire
 
-    def start_proxy(self) -> Process:
-        """Start the proxy, or another one after it; it has looked for the wire when this returns."""
+    def start_proxy(self, *, upstream: str = "", run_by: Sequence[str] = ()) -> Process:
+        """Start the proxy, or another one after it; it has looked for the wire when this returns.
+
+        ``upstream`` is another address that it knows the backend by, ``run_by`` a command that starts it.
+        """
         site = self.folder / "site.yaml"
         site.write_text(manifests.documents(*manifests.site("wire", [1])))
         self.proxy = self._within(
             "proxy", self.lab.proxy.namespace,
-            SPANWAY, "serve", "--ingress", str(site), "--upstream", f"default/wire={self.address}:{BACKEND_PORT}",
+            *run_by, SPANWAY, "serve", "--ingress", str(site),
+            "--upstream", f"default/wire={upstream or self.address}:{BACKEND_PORT}",
             "--http", f"127.0.0.1:{self.port}", "--admin", "off", "--access-log", "off",
             "--wire", str(self.socket), "--sampler", self._sampler, *self._proxy_flags,
         )  # fmt: skip
@@ -119,6 +123,12 @@ class Wired:
         out = str(self.folder / f"load-{mark}.json")
         command = (sys.executable, "-m", "tests.real.wire_load", *numbers, kind, out)
         return self._within("load", self.lab.proxy.namespace, *command)
+
+    def begin_pace(self, rate: int, seconds: int) -> Process:
+        """Begin to make requests at a rate, each when it is due; see `benchmarks.load.pacer`."""
+        numbers = (str(number) for number in (self.port, rate, seconds, 0, 16))
+        command = (sys.executable, "-m", "benchmarks.load.pacer", *numbers, "wire.test", "/")
+        return self._within("pace", self.lab.proxy.namespace, *command)
 
     def answers(self, load: Process, mark: int) -> list[Answered]:
         """Wait for the end of a load; every request of it must have been answered."""

@@ -71,6 +71,7 @@ def attempt(**changes: Any) -> AttemptRecord:
         "status": 200,
         "error_type": "",
         "abandoned": False,
+        "until_close": False,
         "resend": 0,
         "reused": True,
         "scheme": "http",

@@ -130,6 +130,7 @@ def test_an_attempt_arrives_as_it_was(tmp_path: Path) -> None:
         ({"scheme": "https"}, handover.TLS | handover.REUSED),
         ({"status": 101, "reused": False}, handover.TUNNEL),
         ({"abandoned": True}, handover.FAILED | handover.REUSED),
+        ({"until_close": True, "reused": False}, handover.CLOSED),
     ],
 )
 def test_flags(changes: dict[str, Any], flags: int, tmp_path: Path) -> None:
@@ -251,3 +252,34 @@ def test_without_a_descriptor_left_nobody_listens(tmp_path: Path, monkeypatch: p
             assert one.look(0.0) is False
         assert one.look(LOOK) is True
         one.close()
+
+
+def test_a_socket_that_may_not_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "wire.sock"
+    refused = [True]
+
+    class Socket(socket.socket):
+        def connect(self, address: object) -> None:
+            if refused[0]:
+                raise PermissionError(13, "Permission denied")
+            super().connect(address)  # type: ignore[arg-type] # as it was given
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    made = handover.Handover(str(path))
+    with caplog.at_level("WARNING"):
+        for second in range(5):
+            assert not made.look(float(second))
+    (line,) = caplog.messages
+    assert f"'{path}' is there, but user " in line
+    assert f"install -d -g {os.getegid()} -m 2750 {tmp_path}" in line
+    refused[0] = False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        assert made.look(5.0)
+        refused[0] = True
+        assert not made.look(6.0)
+        assert not made.look(7.0)
+    assert len(caplog.messages) == 2, "it had been let in meanwhile"
+    made.close()

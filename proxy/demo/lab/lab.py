@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import proxy
 from proxy.demo.lab import links
-from proxy.demo.lab.box import Event, Setting
+from proxy.demo.lab.box import Event, Setting, events
 from proxy.demo.lab.commands import LabError, entered, missing, run
 from proxy.demo.lab.plan import Kind, Plan, Pod, Spot, plan
 from proxy.demo.lab.state import DIRECTORY, State
@@ -48,8 +48,11 @@ class Boxed:
         if not 0 <= delay_us <= 10_000_000 or not 0.0 <= loss <= 1.0:
             raise ValueError(f"delay_us {delay_us}: 0 to 10,000,000; loss {loss}: 0 to 1")
         self.setting = Setting(delay_us, loss, data_only, seed)
+        return self._tell(self.setting._asdict())
+
+    def _tell(self, wanted: object) -> int:
         try:
-            self._control.write(json.dumps(self.setting._asdict()).encode() + b"\n")
+            self._control.write(json.dumps(wanted).encode() + b"\n")
             self._control.flush()
         except OSError as error:
             raise LabError(f"the box {self._child.pid} has ended: {error.strerror}") from error
@@ -65,10 +68,13 @@ class Boxed:
         return int(json.loads(line)["at"])
 
     def events(self) -> list[Event]:
-        """Every frame that it has touched so far; it is asked to write them out."""
-        self.set(**self.setting._asdict())
-        with self._truth.open(encoding="utf-8") as lines:
-            return [Event(*json.loads(line)) for line in lines]
+        """Every frame that it has touched so far, or passed where all are logged; it is asked to write them out."""
+        self._tell(self.setting._asdict())
+        return events(self._truth.read_bytes())
+
+    def forget(self) -> None:
+        """Begin a new truth."""
+        self._tell(None)
 
 
 class Lab:
@@ -83,6 +89,7 @@ class Lab:
         kind: "ovs" (Open vSwitch, userspace datapath), "bridge" (Linux), or "veth" (nothing between).
         backends: their names; each is a network namespace with an address of its own.
         boxes: where delay and loss can be had; each costs every packet some 50 us.
+        log_all: boxes also log the frames that they merely pass on, see `box`.
         proxy_here: the proxy's end stays in the namespace of the caller, who is then the proxy. Otherwise it is a
             namespace of its own, and the node (the caller's) has an address on the switch.
         patience_s: how long to wait for a lab that is in the way: of the same prefix, or with Open vSwitch too.
@@ -97,6 +104,7 @@ class Lab:
         backends: Sequence[str] = ("app",),
         *,
         boxes: Sequence[Spot] = (),
+        log_all: bool = False,
         proxy_here: bool = False,
         patience_s: float = 0.0,
         directory: Path = DIRECTORY,
@@ -104,6 +112,7 @@ class Lab:
         self.plan: Final[Plan] = plan(prefix, kind, tuple(backends), boxes=frozenset(boxes), proxy_here=proxy_here)
         self.state: Final = State(prefix, directory)
         self._patience_s: Final = patience_s
+        self._logged: Final = "all" if log_all else "touched"
         self.proxy: Final = self.plan.proxy
         self.backends: Final = {pod.name: pod for pod in self.plan.backends}
         self.boxes: Final[dict[str, Boxed]] = {}  # "proxy", "switch", or a backend's name
@@ -143,7 +152,7 @@ class Lab:
             truth = self.state.directory / f"box-{name}.truth"
             child = self.state.start(
                 f"box-{name}",
-                [sys.executable, "-m", "proxy.demo.lab.box", *ends, str(truth)],
+                [sys.executable, "-m", "proxy.demo.lab.box", *ends, str(truth), self._logged],
                 environ={"PYTHONPATH": str(Path(proxy.__file__).parents[1])},
                 pipes=True,
             )
