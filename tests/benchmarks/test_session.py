@@ -153,7 +153,7 @@ def test_every_scenario_has_one_picture_and_a_plan() -> None:
         assert any(metric.main for metric in scenario.metrics)
         for level in Level:
             for point in scenario.points(level):
-                assert 0 < scenario.lasts(3.0, point) < 300
+                assert 0 < scenario.lasts(3.0, point) < (700 if scenario.full_only else 300)
         if scenario.curve:
             assert all(float(point.label.replace(",", "")) == point.value for point in scenario.points(Level.FULL))
 
