@@ -47,7 +47,7 @@ class Downstream(Connection):
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
         """A client has connected."""
         worker = self.worker
         if self.opening is not None:

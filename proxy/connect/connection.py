@@ -92,7 +92,7 @@ class Upstream:
             f"served {self.served})"
         )
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
         """Take the transport, plain or TLS."""
         self.transport = cast("asyncio.Transport", transport)
         if isinstance(transport, TlsTransport):

@@ -200,18 +200,16 @@ class Acks:
         return self.times[index] if index < len(self.times) else None
 
     def same(self, end: int, window: int) -> int | None:
-        """When this very piece of news passed here, or one that tells more in its place: a higher offset, or a larger
-        window at the same. A smaller one is another piece, which came before it."""
+        """When this very piece of news passed here; where it was overtaken, the one that told more in its place. None
+        where it was not heard: the one behind it passed later."""
+        index = self.place(end, window)
+        if index >= 0:
+            return self.times[index]
+        if (end, window) not in self.late:
+            return None
         index = bisect_left(self.ends, end)
-        more = None
-        while index < len(self.ends) and self.ends[index] == end:
-            if self.windows[index] == window:
-                return self.times[index]
-            if more is None and self.windows[index] > window:
-                more = self.times[index]
+        while index < len(self.ends) and self.ends[index] == end and self.windows[index] < window:
             index += 1
-        if more is not None:
-            return more
         return self.times[index] if index < len(self.times) else None
 
     def place(self, end: int, window: int) -> int:

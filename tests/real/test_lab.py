@@ -106,7 +106,7 @@ def test_each_box_delays_and_says_what(kind: Kind) -> None:
             events = box.events()
             assert events, name
             assert {event.act for event in events} == {"delay"}
-            # What had come in, and was not looked at yet, is held as well; what came in behind such a frame waits for it.
+            # What had come in and was not looked at yet is held as well, and what comes in behind such a frame waits.
             assert all(since < event.gone_ns and event.at_ns <= until + 30_000_000 for event in events)
             assert all(event.at_ns <= event.gone_ns <= event.left_ns for event in events)
             assert all(event.gone_ns - event.at_ns >= 30_000_000 for event in events if event.at_ns < until)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,44 +25,47 @@ VIRTUAL = "198.19.77.77"  # of nobody: what a Service's ClusterIP is
 
 
 @contextlib.contextmanager
-def killed(lab: Lab, folder: Path) -> Iterator[None]:
-    """The daemon that forwards is gone meanwhile, and there again afterwards."""
+def killed(lab: Lab, folder: Path) -> Iterator[Callable[[], None]]:
+    """The daemon that forwards is gone; what this gives starts it again, until the end."""
     assert lab.switch is not None
-    kept = Path(f"/proc/{lab.switch.pid}")
+    switch, kept = lab.switch, Path(f"/proc/{lab.switch.pid}")
     command = [part.decode() for part in (kept / "cmdline").read_bytes().split(b"\0")[:-1]]
     environ = dict(part.decode().split("=", 1) for part in (kept / "environ").read_bytes().split(b"\0")[:-1])
-    lab.switch.signal(signal.SIGKILL)
-    yield
-    again = Process("ovs-again", command, folder / "ovs-again.log", environ=environ)
-    lab.switch.pid = again.pid
-    again.until(lab.switch.control.exists, "to be ready", 20.0)
+    with contextlib.ExitStack() as closing:
+
+        def revive() -> None:
+            again = closing.enter_context(Process("ovs-again", command, folder / "ovs-again.log", environ=environ))
+            switch.pid = again.pid
+            again.until(switch.control.exists, "to be ready", 20.0)
+
+        switch.signal(signal.SIGKILL)
+        yield revive
 
 
 def test_an_open_vswitch_that_dies_is_told_and_asked_again_once_it_is_back(tmp_path: Path) -> None:
     with laboratory("waway", "ovs") as lab, Wired(lab, tmp_path) as wired:
         wired.load(50, 4, "small", 1)
         assert wired.settled(50)["joined"] == 50
-        with killed(lab, tmp_path):
+        with killed(lab, tmp_path) as revive:
             # It reads the switch's counters every 15 s.
             wired.wire.expect("Open vSwitch does not tell its counters: ", within=20.0)
             load = wired.begin_load(200, 8, "small", 2)
             time.sleep(0.5)
             assert load.running, "there is no way to the backend"
-        assert len(wired.answers(load, 2)) == 200
-        wired.settled(250)
-        wired.load(200, 24, "small", 3)  # over further connections
-        counts = wired.settled(450)
-        assert counts["joined"] == 450
-        wires, _ = wired.spans(3, 200)
-        told = [wire.attributes for wire in wires.values()]
-        assert {one["spanway.wire.ovs.in_port"] for one in told if "spanway.wire.ovs.in_port" in one} == {
-            lab.proxy.port
-        }
-        wired.wire.until(
-            lambda: any(name.startswith("spanway_ovs_") for name in wired.counts()), "to count for the switch", 20.0
-        )
-        for process in (wired.wire, wired.proxy):
-            assert process.running
+            revive()
+            assert len(wired.answers(load, 2)) == 200
+            wired.settled(250)
+            wired.load(200, 24, "small", 3)  # over further connections
+            counts = wired.settled(450)
+            assert counts["joined"] == 450
+            wires, _ = wired.spans(3, 200)
+            told = [wire.attributes.get("spanway.wire.ovs.in_port") for wire in wires.values()]
+            assert {port for port in told if port} == {lab.proxy.port}
+            wired.wire.until(
+                lambda: any(name.startswith("spanway_ovs_") for name in wired.counts()), "to count for the switch", 20.0
+            )
+            for process in (wired.wire, wired.proxy):
+                assert process.running
 
 
 def test_addresses_that_netfilter_changes_are_told_and_traffic_is_untouched(tmp_path: Path) -> None:
