@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from proxy.settings import Address, Settings
     from proxy.trace.transport import Transport
 
-NICE: Final = 19
-"""Of this process, setpriority(2): where processors are short, traffic goes first.
+NICE: Final = 10
+"""Of this process, setpriority(2): where processors are short, traffic goes first, and a tenth of one task is left:
+records must be read before their socket is full.
 
 That alone is not enough. Since Linux 6.6 whoever wakes waits for the end of the running task's slice, some 3 ms,
 whatever their weights. So after each record and each block, at most some 0.4 ms, it yields (sched_yield(2)).

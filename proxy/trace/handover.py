@@ -52,7 +52,7 @@ MOST: Final = 64
 """Records after which a datagram goes (9 KiB, and what one request may add). Those of a row of requests go together:
 the kernel's queue of a unix socket may hold as few as ten datagrams (net.unix.max_dgram_qlen).
 """
-KEPT: Final = 1024  # records that wait while the socket's queue is full: 140 KB
+KEPT: Final = 4096  # records that wait while the socket's queue is full: 560 KB, a second or two of them
 
 LOOK: Final = 1.0  # seconds between two looks whether somebody listens
 _ROUTES: Final = 4096  # routes whose keys are remembered; a full table starts anew
