@@ -36,7 +36,7 @@ exec cc "$@" -O0
 """
 # Every module of ours that is compiled, with what else a worker has, and where it came from.
 LIST = """
-import sys, proxy.app, proxy.serving, proxy.accept.downstream, proxy.layers.packet
+import sys, proxy.app, proxy.serving, proxy.accept.downstream, proxy.layers.service
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "proxy":
         print(name, module.__file__)
