@@ -57,8 +57,11 @@ def test_an_open_vswitch_that_dies_is_told_and_asked_again_once_it_is_back(tmp_p
             wired.settled(250)
             wired.load(200, 24, "small", 3)  # over further connections
             counts = wired.settled(450)
-            assert counts["joined"] == 450
-            wires, _ = wired.spans(3, 200)
+            # What was under way as it died lost packets: a few of those may be missing, but none is uncounted.
+            missing = sum(count for name, count in counts.items() if name.startswith("missing/"))
+            assert counts["joined"] + missing == 450
+            assert counts["joined"] >= 445, counts
+            wires, _ = wired.spans(3, 195)
             told = [wire.attributes.get("spanway.wire.ovs.in_port") for wire in wires.values()]
             assert {port for port in told if port} == {lab.proxy.port}
             wired.wire.until(
