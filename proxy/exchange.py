@@ -62,8 +62,6 @@ class Exchange(Request):
             self.route = route = worker.table.match(self.host, self.path)
             self.route_ns = time_ns()
             trace(self, route)
-            if worker.watching and self.recorded:
-                account(self)
             if head.target == b"*":
                 self._answer(204, b"", b"", b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, QUERY\r\n")
                 return
@@ -87,6 +85,8 @@ class Exchange(Request):
         except Fault as fault:
             self.fail(fault)
             return
+        if worker.watching and self.recorded:
+            account(self)
         self._try(self.entry_ns)
 
     def refuse(self, fault: Fault, method: bytes, target: bytes) -> None:

@@ -151,7 +151,7 @@ class Pool:
     def give(self, upstream: Upstream, used: bool = True) -> None:
         """Take back a connection in a clean state: to the next waiting caller, else to the stack."""
         upstream.borrower = None
-        if upstream.closed:
+        if upstream.closed or upstream.transport.is_closing():
             return  # it is being lost just now
         upstream.served += used
         while self.waiting:

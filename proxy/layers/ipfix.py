@@ -181,7 +181,9 @@ class Reader:
                 element, size = struct.unpack_from(">HH", content, at)
                 at += 8 if element & _ENTERPRISE else 4
                 fields.append((0 if element & _ENTERPRISE else element, size))
-            if number >= _FIRST_DATA_SET and 0 < len(fields) <= MOST_FIELDS:
+            if not all(size for _, size in fields):
+                self.malformed += 1  # a record of no bytes would never end
+            elif number >= _FIRST_DATA_SET and 0 < len(fields) <= MOST_FIELDS:
                 self._templates[domain, number] = tuple(fields)
                 while len(self._templates) > MOST_TEMPLATES:
                     self._templates.popitem(last=False)
@@ -232,7 +234,8 @@ def _values(fields: Fields, content: bytes, at: int) -> tuple[dict[int, list[byt
 
 def _sample(domain: int, values: dict[int, list[bytes]], exported: int) -> Sample | None:
     def number(element: int) -> int:
-        return int.from_bytes(values[element][0], "big") if element in values else 0
+        # A template may call any number of bytes an integer; none that is read here has more than eight.
+        return int.from_bytes(values[element][0][-8:], "big") if element in values else 0
 
     source = values.get(_SOURCE4) or values.get(_SOURCE6)
     destination = values.get(_DESTINATION4) or values.get(_DESTINATION6)

@@ -127,14 +127,14 @@ class Joiner:
         self._packets = left
 
     def strangers(self, ports: tuple[int, int]) -> Counter[int]:
-        """Packets kept of connections that no attempt was on, by the port opposite to the one in ``ports``."""
+        """Packets at one tap of connections that no attempt was on, by the port opposite to the one in ``ports``."""
         found: Counter[int] = Counter()
         for number, flow in self._known.items():
             if not flow.claimed:
                 _, one, _, other = self._flows[number]
                 if (ports[0] <= one <= ports[1]) != (ports[0] <= other <= ports[1]):
                     far = other if ports[0] <= one <= ports[1] else one
-                    found[far] += sum(len(track) for track in flow.tracks if track is not None)
+                    found[far] += max((len(track) for track in flow.tracks if track is not None), default=0)
         return found
 
     def join(self, record: Record, layout: Layout) -> Split | Missing:

@@ -50,10 +50,11 @@ class Allowance:
         if self._since < 0:
             self._left = float(BURST)
         else:
-            self._left = min(max(self._left, 0.0) + (now - self._since) * self._rate, float(BURST))
+            # What a surprise took beyond it is owed: else traffic that comes and goes would be picked whole.
+            self._left = min(self._left + (now - self._since) * self._rate, float(BURST))
         self._since = now
         # As many again are expected to ask.
-        self._share = 1.0 if self._asked <= self._left else self._left / self._asked
+        self._share = 1.0 if self._asked <= self._left else max(self._left, 0.0) / max(self._asked, 1)
         self._asked = 0
 
     def close(self) -> None:

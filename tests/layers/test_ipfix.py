@@ -68,6 +68,27 @@ def test_an_announced_layout_takes_precedence():
     assert reader.template(2, 280) == KNOWN[280], "another domain's is its own"
 
 
+def template(number, *fields):
+    return struct.pack(">HH", number, len(fields)) + b"".join(struct.pack(">HH", *field) for field in fields)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("fields", [((8, 0),), ((8, 0), (82, 0xFFFF)), ((8, 4), (12, 4), (7, 0))])
+def test_records_without_an_end_are_refused(fields):
+    reader = Reader()
+    assert list(reader.read(message((2, template(400, *fields)), (400, bytes(4000))))) == []
+    assert reader.template(1, 400) is None
+    assert (reader.malformed, reader.unread) == (1, 1)
+
+
+def test_an_integer_of_any_length_is_kept_as_one_of_eight_bytes():
+    fields = ((8, 4), (12, 4), (7, 2), (11, 2), (158, 4000), (138, 4000))
+    content = bytes(4) + bytes(4) + b"\0\x07\0\x08" + b"\xff" * 8000
+    (sample,) = Reader().read(message((2, template(400, *fields)), (400, content)))
+    assert sample.point == (1 << 64) - 1
+    assert abs(sample.start_us) < 1 << 65
+
+
 def test_several_records_and_what_got_lost():
     reader = Reader()
     one = record(KNOWN[280])

@@ -67,4 +67,5 @@ def test_strangers_are_what_no_record_was_of() -> None:
     elsewhere = Segment(source_port=40_000, target_port=8000)
     parse(block([each.frame() for each in (client, client, between, elsewhere)]), flows, packets)
     joiner.feed(0, packets)
+    joiner.feed(1, packets)  # the same ones, at another tap
     assert joiner.strangers(POOL) == {80: 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,16 @@ def test_of_more_every_so_manieth_is_picked() -> None:
     assert abs(len(chosen) - 500) <= 1
     assert {later - earlier for earlier, later in pairwise(chosen)} == {20}
     assert one.spared > 0
+
+
+@pytest.mark.parametrize("wave", [(4000, 0), (8000, 0, 0, 0), (1000, 3000), (20_000, 0, 0)])
+def test_traffic_in_waves_is_not_picked_whole(wave: tuple[int, ...]) -> None:
+    one = Allowance(2000)
+    chosen, periods = 0, 400
+    for number in range(periods):
+        one.refill(number * PERIOD)
+        chosen += len(picked(one, wave[number % len(wave)]))
+    assert chosen <= BURST + 2000 * PERIOD * periods + max(wave)
 
 
 @given(st.lists(st.integers(0, 20_000), min_size=1, max_size=40), st.integers(1, 5000))
