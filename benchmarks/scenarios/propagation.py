@@ -14,6 +14,8 @@ from benchmarks.scenarios.base import Level, Metric, Point, Scenario
 from tests.kubernetes import changing
 from tests.kubernetes.clusters import FakeCluster
 from tests.kubernetes.controller import NAMESPACE, Controller
+from tests.real import parts
+from tests.real.address import own_address
 
 CHANGES: Final = 300
 WORKERS: Final = 2
@@ -53,12 +55,13 @@ class Propagation(Scenario):
     def measure(self, lab: Lab, _peer: Peer, _variant: Variant, _point: Point) -> Reading:
         """One controller's life."""
         folder = _fresh(lab.folder)
-        with FakeCluster(folder / "cluster") as cluster:
+        # An API server takes no loopback address of an endpoint. Nobody listens at this one, which is an answer: 502.
+        with own_address(parts.find("ip")) as address, FakeCluster(folder / "cluster") as cluster:
             cluster.namespace(NAMESPACE)
-            changing.fill(cluster, "127.0.0.1", lab.upstream.port)
+            changing.fill(cluster, address, lab.upstream.port)
             controller = Controller(folder / "controller", cluster, workers=WORKERS)
             try:
-                controller.serves(changing.LAST, 200)
+                controller.serves(changing.LAST, 502)
                 soon, late = changing.change(cluster, controller, CHANGES, (SOON, LATE))
             finally:
                 controller.stop()
