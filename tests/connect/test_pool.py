@@ -612,10 +612,9 @@ AnySequenceTest.settings = settings(max_examples=150, stateful_step_count=40, de
 
 def test_one_whose_transport_is_closing_already_is_not_lent() -> None:
     with bench(most=1) as b:
-        upstream = b.borrow().upstream
+        upstream: Any = b.borrow().upstream
         asked = Caller()
         b.pool.connect(asked, 5.0)
-        upstream.transport.close = lambda: None
         upstream.transport.is_closing = lambda: True  # `connection_lost` comes a turn later
         b.pool.give(upstream)
         assert asked.upstream is None
