@@ -102,18 +102,19 @@ class Wire(Scenario):
             "again": after.values["rate"] / before.values["rate"],
             "dearer": during.values["cpu"] / fmean((before.values["cpu"], after.values["cpu"])),
             "wire": share,
-            "packets": _sum(said, "packets\\b(?! lost)") / requests,
-            "joined": _sum(said, "joined") / max(1, _sum(said, "joined") + _sum(said, r"missing \(")),
+            "packets": counted(said, "packets\\b(?! lost)") / requests,
+            "joined": counted(said, "joined") / max(1, counted(said, "joined") + counted(said, r"missing \(")),
         }
         faults = {**before.faults, **during.faults, **after.faults}
         return Reading(values, faults, during.noise)
 
 
 @contextlib.contextmanager
-def listening(lab: Lab, interfaces: Sequence[str]) -> Iterator[Process]:
-    """A wire, from when the proxy hands over to it; ended, it has said all that it counted."""
+def listening(lab: Lab, interfaces: Sequence[str], otlp: str = "none") -> Iterator[Process]:
+    """A wire whose spans go to ``otlp``, from when the proxy hands over to it; ended, it has said all it counted."""
     command = [sys.executable, "-m", "proxy", "wire", "--interfaces", ",".join(interfaces)]
-    command += ["--socket", str(lab.folder / SOCKET), "--otlp", "none", "--admin", "off"]
+    command += ["--socket", str(lab.folder / SOCKET), "--admin", "off"]
+    command += ["--otlp", otlp, "--otlp-protocol", "http/protobuf"]
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANWAY_"))}
     with Process("wire", command, lab.folder / "wire.log", environ=environ, cwd=ROOT, cpu=lab.cpus.others) as process:
         process.expect("spanway: wire ")
@@ -121,7 +122,7 @@ def listening(lab: Lab, interfaces: Sequence[str]) -> Iterator[Process]:
         yield process
 
 
-def _sum(said: str, what: str) -> int:
+def counted(said: str, what: str) -> int:
     """The sum over the status lines of `spanway wire` of what they count as ``what``, a pattern."""
     return sum(map(int, re.findall(rf"(\d+) {what}", said)))
 

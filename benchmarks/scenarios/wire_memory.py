@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,22 +11,19 @@ from typing import Any, ClassVar, Final, Self
 
 from benchmarks.lab import Lab
 from benchmarks.load import openloop
-from benchmarks.measure.machine import ROOT
+from benchmarks.measure.collector import endpoints
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import Peer, Variant
 from benchmarks.peers.catalogue import SPANWAY
-from benchmarks.peers.spanway import environ
 from benchmarks.scenarios.base import Level, Metric, Point, Scenario
+from benchmarks.scenarios.wire import SOCKET, counted, listening
 from tests.real import usage
-from tests.real.process import Process
 
 RATE: Final = 300.0  # requests a second: a site's, and little of a processor
 SECONDS: Final = 600.0
 WARM_UP: Final = 180.0  # packets are kept for 30 s; what the allocator keeps settles in minutes
 WINDOW: Final = 60.0  # seconds at the beginning and at the end whose medians are compared
 EVERY: Final = 1.0
-LOOK: Final = 1.5  # seconds until the proxy has seen that somebody listens
-SOCKET: Final = "wire.sock"
 
 
 class WireMemory(Scenario):
@@ -63,24 +58,21 @@ class WireMemory(Scenario):
 
     def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
         """Where proxy and wire meet; spans are counted and forgotten: another collector's memory is not asked about."""
-        return {"wire": str(lab.folder / SOCKET), "grpc": lab.sink().grpc}
+        return {"wire": str(lab.folder / SOCKET)} | endpoints(lab.sink())
 
     def lasts(self, _seconds: float, _point: Point) -> float:
         """The load, and the start."""
         return SECONDS + 5.0
 
-    def measure(self, lab: Lab, peer: Peer, variant: Variant, _point: Point) -> Reading:
+    def measure(self, lab: Lab, peer: Peer, _variant: Variant, _point: Point) -> Reading:
         """One long load, and a look at both each second."""
-        command = [sys.executable, "-m", "proxy", "wire", "--interfaces", "lo", "--socket", str(lab.folder / SOCKET)]
-        command += ["--otlp", lab.sink().grpc, "--otlp-protocol", "grpc", "--admin", "off"]
-        log = lab.folder / "wire.log"
-        with Process("wire", command, log, environ=environ(variant), cwd=ROOT, cpu=lab.cpus.others) as wire:
-            wire.expect("spanway: wire ")
-            time.sleep(LOOK)
-            with Watch({"proxy": peer.process.pid, "wire": wire.pid}) as watch:
-                loaded = openloop.run(lab, peer, RATE, SECONDS)
-        said = log.read_text(errors="replace")
-        joined, missing = (sum(map(int, re.findall(rf"(\d+) {word}", said))) for word in ("joined", r"missing \("))
+        with (
+            listening(lab, ("lo",), otlp=lab.sink().http) as wire,
+            Watch({"proxy": peer.process.pid, "wire": wire.pid}) as watch,
+        ):
+            loaded = openloop.run(lab, peer, RATE, SECONDS)
+        said = wire.log.read_text(errors="replace")
+        joined, missing = counted(said, "joined"), counted(said, r"missing \(")
         values = watch.growth(WARM_UP, WINDOW)
         return Reading(
             {**values, "joined": joined / max(1, joined + missing), "requests": loaded.requests}, dict(loaded.errors)
