@@ -8,6 +8,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
+from tests.harness.accepting import stop_accepting
+
 T = TypeVar("T")
 
 
@@ -65,6 +67,7 @@ class Gate:
         self._moving.set()
         if self._server is not None:
             server, self._server = self._server, None
+            await stop_accepting(server.sockets)
             server.close()
         for writer in list(self._writers):
             writer.transport.abort()

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from tests.harness.accepting import stop_accepting
 from tests.harness.certificates import Certificate
 from tests.harness.kube_store import RESOURCES, Change, Object, Refused, Resource, Rule, Store, Verb, rules_of
 
@@ -89,6 +91,7 @@ class FakeApiServer:
         self._watches: dict[web.StreamResponse, asyncio.Transport] = {}
         self._wake: asyncio.Event
         self._runner: web.AppRunner | None = None
+        self._listening: socket.socket
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake API server", daemon=True)
@@ -185,23 +188,18 @@ class FakeApiServer:
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls, reuse_address=True)
-        await site.start()
-        if not self.port:
-            self.port = self._runner.addresses[0][1]
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listening.getsockname()[1]
+        await web.SockSite(self._runner, self._listening, ssl_context=self._tls).start()
 
     async def _stop(self) -> None:
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
         assert runner.server is not None
+        await stop_accepting([self._listening])
         for site in list(runner.sites):
             await site.stop()
-        await asyncio.sleep(0)
-        # Whose handshake is under way is a connection after it, and can be cut: asyncio accepts each in a task.
-        opening = [each for each in asyncio.all_tasks() if "_accept_connection2" in repr(each.get_coro())]
-        if opening:
-            await asyncio.wait(opening, timeout=2.0)
         for connection in list(runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import http.client
 import json
+import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -143,3 +148,26 @@ def test_trouble_and_endings_on_order(fake: FakeApiServer) -> None:
         with pytest.raises((OSError, http.client.HTTPException, json.JSONDecodeError)):
             watch.event()
     assert [asked.verb for asked in fake.requests(resource="ingresses")] == ["list", "list", "watch", "watch"]
+
+
+def test_what_it_accepts_as_it_stops_is_cut(fake: FakeApiServer) -> None:
+    """asyncio loses a connection whose server closes between its accepting and the task that is to make it one."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go.wait(5)
+
+    fake._loop.call_soon_threadsafe(hold)
+    assert held.wait(5)
+    stopping = threading.Thread(target=fake.stop)
+    stopping.start()
+    while not fake._loop._ready:  # type: ignore[attr-defined]  # until the stop is the next thing that its loop does
+        time.sleep(0.001)
+    with socket.create_connection(("127.0.0.1", fake.port), timeout=5) as client:
+        go.set()
+        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    stopping.join()
+    gc.collect()  # a connection that nobody has is reported here, as a warning, which is an error
