@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxy.accept.listener import BACKLOG
+from proxy.net.transport import BACKLOG
 from proxy.errors import SettingsError
 from proxy.saying import flush, say
 from proxy.settings import Address

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
+
+import pytest
 
 from proxy.accept.downstream import Downstream
 from proxy.accept.listener import Opening
 from proxy.balance.registry import Registry
+from proxy.connect import dial
 from proxy.connect.connection import Upstream
 from proxy.connect.pool import Pool
 from proxy.exchange import Exchange
@@ -184,14 +187,12 @@ class Wire(asyncio.Transport):
 class Dial:
     """A connection the worker is opening: `accept` or `fail` it."""
 
-    def __init__(
-        self, loop: Loop, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, tapped: bool
-    ) -> None:
+    def __init__(self, loop: Loop, protocol: asyncio.BaseProtocol, host: str, port: int, tapped: bool) -> None:
         self.host = host
         self.port = port
         self.tapped = tapped
         self._loop = loop
-        self.protocol: Any = factory()
+        self.protocol: Any = protocol
         self.future: asyncio.Future[Wire | None] = loop.create_future()
         self.error: OSError = ConnectionRefusedError(111, "Connection refused")
 
@@ -215,6 +216,26 @@ class Dial:
         self._loop.settle()
 
 
+Address = tuple[str, int, bool]  # stands for a socket: where it is connected to, and whether from a tapped port
+
+
+async def connect(_loop: Any, host: str, port: int, _ports: None) -> Address:
+    """In place of `proxy.net.ports.connect`."""
+    return host, port, False
+
+
+async def adopt(address: Address, protocol: asyncio.BaseProtocol) -> Wire:
+    """In place of `proxy.net.transport.adopt`: waits for what the test does with the dial."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    made = Dial(loop, protocol, *address)
+    loop.dials.append(made)
+    wire = await made.future
+    if wire is None:  # a new exception each time: a traceback keeps frames alive
+        raise type(made.error)(*made.error.args)
+    return wire
+
+
 class NoPorts(Ports):
     """Ports that are told apart without sockets: what "connects" says so to the loop."""
 
@@ -234,20 +255,18 @@ class Loop(asyncio.SelectorEventLoop):
         self.wires: list[Wire] = []
         self.names: dict[str, list[str]] = {}
         self.problems: list[dict[str, Any]] = []
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(dial, "connect", connect)
+        self._patch.setattr(dial, "adopt", adopt)
         super().__init__()
         self.set_exception_handler(lambda _, context: self.problems.append(context))
 
+    def close(self) -> None:
+        self._patch.undo()
+        super().close()
+
     def time(self) -> float:
         return self.now
-
-    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
-        sock = options.get("sock")
-        dial = Dial(self, protocol_factory, *(sock or (host, port, False)))
-        self.dials.append(dial)
-        wire = await dial.future
-        if wire is None:  # a new exception each time: a traceback keeps frames alive
-            raise type(dial.error)(*dial.error.args)
-        return wire, wire.protocol
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         await asyncio.sleep(0)

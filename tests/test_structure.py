@@ -46,6 +46,7 @@ SHORT = {
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",
     "proxy/net/now.py",
+    "proxy/net/transport.py",
     "proxy/relay/answers.py",
     "proxy/saying.py",
     "proxy/trace/encoder.py",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from proxy.accept import proxy_protocol
 from proxy.accept.downstream import Downstream
 from proxy.errors import Fault
 from proxy.net.clock import NEVER
 from proxy.net.tls import TlsTransport
+from proxy.net.transport import accept
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
 
     from proxy.accept.certificates import Certificates
+    from proxy.net.transport import Accepting
     from proxy.worker import Worker
-
-BACKLOG: Final = 4096  # connections the kernel holds per socket, bounded by net.core.somaxconn (nginx: 511)
 
 
 class Listener:
@@ -27,18 +27,16 @@ class Listener:
         self.worker = worker
         self.sock = sock
         self.certificates = certificates
-        self._server: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
 
     def __repr__(self) -> str:
         return f"Listener({self.sock.getsockname()}, {'https' if self.certificates else 'http'})"
 
     async def start(self) -> None:
         """Accept from now on."""
-        loop = asyncio.get_running_loop()
         plain = self.certificates is None and not self.worker.settings.proxy_protocol
         factory = self._plain if plain else self._opening
-        # A duplicate, as the server closes what it is given; and asyncio's own backlog of 100 would shrink the queue.
-        self._server = await loop.create_server(factory, sock=self.sock.dup(), backlog=BACKLOG)
+        self._accepting = await accept(self.sock, factory)
 
     def _plain(self) -> asyncio.Protocol:
         return cast("asyncio.Protocol", Downstream(self.worker, "http"))
@@ -48,9 +46,9 @@ class Listener:
 
     def stop(self, *, refuse: bool) -> None:
         """Accept no more. ``refuse`` also closes the socket for its other holders, so that clients go elsewhere."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = None
         if refuse:
             try:
                 self.sock.shutdown(2)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.errors import Fault, Kind
 from proxy.net.now import time_ns
+from proxy.net.ports import connect
 from proxy.net.tls import TlsTransport
+from proxy.net.transport import adopt
 
 if TYPE_CHECKING:
     from proxy.connect.connection import Upstream
@@ -63,13 +65,11 @@ async def _first(
 async def _connect(
     connector: Connector, host: str, port: int, protocol: asyncio.Protocol, recorded: bool
 ) -> asyncio.Transport:
-    loop = connector.loop
     if connector.divided:
-        sock = await connector.ports.connect(loop, host, port, recorded)
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+        sock = await connector.ports.connect(connector.loop, host, port, recorded)
     else:
-        transport, _ = await loop.create_connection(lambda: protocol, host, port)
-    return transport
+        sock = await connect(connector.loop, host, port, None)
+    return await adopt(sock, protocol)
 
 
 async def _handshake(pool: Pool, raw: asyncio.Transport, upstream: Upstream) -> None:

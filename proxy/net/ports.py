@@ -106,7 +106,7 @@ class Ports:
         destination = (host, port, tapped)  # a port is free or not for each: connections differ in all four
         if ports is not None and loop.time() >= self._paused.get(destination, 0.0):
             try:
-                return await _connect(loop, host, port, ports)
+                return await connect(loop, host, port, ports)
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
@@ -115,12 +115,13 @@ class Ports:
             self._paused[destination] = loop.time() + _PAUSE
             if len(self._paused) > _PAUSES:
                 del self._paused[next(iter(self._paused))]
-        return await _connect(loop, host, port, None)
+        return await connect(loop, host, port, None)
 
 
-async def _connect(loop: asyncio.AbstractEventLoop, host: str, port: int, ports: PortRange | None) -> socket.socket:
+async def connect(loop: asyncio.AbstractEventLoop, host: str, port: int, ports: PortRange | None) -> socket.socket:
+    """A connection to an address, from one of ``ports`` or any. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol by its name: asyncio's transports turn Nagle's algorithm off only then.
+    # With the protocol by its name: asyncio's own transports turn Nagle's algorithm off only then.
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
     try:
         if ports is not None:

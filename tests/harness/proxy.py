@@ -174,10 +174,14 @@ class Proxy:
         """The table generation /routes shows."""
         return int(self.admin_json("/routes")["generation"])
 
+    def served(self) -> list[int]:
+        """The generation of each worker."""
+        return [worker["generation"] for worker in self.admin_json("/routes")["workers"] if worker["pid"]]
+
     def applied(self, before: int) -> None:
         """Wait until a generation later than ``before`` is served by every worker."""
-        poll.until(lambda: self.generation() > before, f"a generation after {before}")
-        poll.until(lambda: self.admin("/readyz")[0] == 200, "/readyz")
+        poll.until(lambda: min(self.served(), default=0) > before, f"a generation after {before} in every worker")
+        poll.until(lambda: self.admin("/readyz")[0] == 200, "/readyz")  # which forgives a worker that is behind
 
     def family(self) -> list[psutil.Process]:
         """Its living child processes."""

@@ -80,7 +80,7 @@ async def test_a_range_that_is_used_up_for_one_endpoint_is_asked_for_another(mon
         def time(self) -> float:
             return self.now
 
-    monkeypatch.setattr(ports, "_connect", connect)
+    monkeypatch.setattr(ports, "connect", connect)
     loop = Loop()
     made = Ports(PORTS)
     made.others = PortRange(32768, 57343)
