@@ -82,7 +82,8 @@ _log = logging.getLogger(__name__)
 BACKLOG = 4096
 
 cdef enum:
-    EVENTS = 256  # taken by one call; more come in the loop's next round
+    EVENTS = 256  # taken in one of the loop's rounds, more or less
+    WORTH = 4  # events, after which it is worth asking again at once: more have come meanwhile
     READ = 262144  # bytes of one read at most, as uvloop's
     ACCEPTED = 64  # connections taken in a row
     HIGH = 65536  # bytes, asyncio's own high-water mark
@@ -181,17 +182,22 @@ cdef class Reactor:
     cpdef void ready(self) except *:
         """Something has happened: take it all, and tell each."""
         cdef int count, index
+        cdef int taken = 0
         cdef Member member
         cdef object error = None
-        count = epoll_wait(self._epoll, self._events, EVENTS, 0)
-        for index in range(count):
-            # A descriptor that was closed in this round, and is another connection's by now: it looks, and finds nothing.
-            member = <Member>self._table[self._events[index].data.fd]
-            if member is not None:
-                try:
-                    member.happened(self._events[index].events)
-                except BaseException as raised:  # what is left of this round is told once, so that it is told now
-                    error = raised
+        while self._epoll >= 0:
+            count = epoll_wait(self._epoll, self._events, EVENTS, 0)
+            for index in range(count):
+                # A descriptor that was closed in this round may be another connection's by now: that finds nothing to read.
+                member = <Member>self._table[self._events[index].data.fd]
+                if member is not None:
+                    try:
+                        member.happened(self._events[index].events)
+                    except BaseException as raised:  # what is left of this round is told once, so that it is told now
+                        error = raised
+            taken += count
+            if count < WORTH or taken > EVENTS or error is not None:
+                break
         if error is not None:
             raise error
 
