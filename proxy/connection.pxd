@@ -1,8 +1,9 @@
+from proxy.net.stage cimport Stage
 from proxy.net.tls cimport TlsTransport
 from proxy.worker cimport Worker
 
 
-cdef class Connection:
+cdef class Connection(Stage):
     cdef public bint _blank
     cdef public bint _breathing
     cdef public bytes _buffer
@@ -26,7 +27,7 @@ cdef class Connection:
     cdef public str scheme
     cdef public bint stalled
     cdef public TlsTransport tls
-    cdef public object transport
+    cdef public Stage transport
     cdef public bint trusted
     cdef public Worker worker
 

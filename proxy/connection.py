@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.net.clock import NEVER
+from proxy.net.stage import Stage
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +22,7 @@ _TCP_CLOSE: Final = 7  # tcpi_state, linux/tcp_states.h
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
-class Connection:
+class Connection(Stage):
     """State and services of `accept.downstream.Downstream`, its one subclass.
 
     ``scheme`` is the listener's; ``source`` is the PROXY protocol's source, if any. ``ended`` says that the client has

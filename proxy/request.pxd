@@ -5,31 +5,32 @@ from proxy.worker cimport Worker
 
 
 cdef class Request(RequestRecord):
-    cdef public bint answered
     cdef public object attempt
     cdef public bytes authority
-    cdef public bint chunked_out
     cdef public object claim
     cdef public Connection downstream
     cdef public long long entry_ns
-    cdef public bint expects
     cdef public bytes extra
     cdef public long long framing
     cdef public RequestHead head
-    cdef public bint keep
     cdef public bytes other_context
     cdef public double read_timeout
-    cdef public bint remote
-    cdef public bint request_done
     cdef public bytes request_id
     cdef public double send_timeout
     cdef public bytes target
     cdef public object tunnel
     cdef public bytes upgrade
     cdef public object upload
+    cdef public Worker worker
+    # Last, so that there are no holes between them.
+    cdef public bint answered
+    cdef public bint chunked_out
+    cdef public bint expects
+    cdef public bint keep
+    cdef public bint remote
+    cdef public bint request_done
     cdef public bint wants_trailers
     cdef public bint watched
-    cdef public Worker worker
 
     cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *
     cpdef bytes request_bytes(self, AttemptRecord attempt)

@@ -23,6 +23,7 @@ from proxy.connect.connection import Upstream
 from proxy.connect.pool import Pool
 from proxy.exchange import Exchange
 from proxy.net.ports import Ports
+from proxy.net.stage import Stage
 from proxy.route.spec import BackendSpec, EndpointSpec, RouteSpec, TableSpec
 from proxy.settings import Settings
 from proxy.settings_wire import PORTS
@@ -45,12 +46,12 @@ class _NoSocket:
         return b"\x01"  # established
 
 
-class Wire(asyncio.Transport):
+class Wire(Stage):
     """One connection as its protocol sees it. ``sent`` is what reached the other side, ``late`` what was written after
     the end. While ``full``, writes stay in the proxy."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sockname: tuple[str, int], peername: tuple[str, int]) -> None:
-        super().__init__({"sockname": sockname, "peername": peername, "socket": _NoSocket()})
+        self._extra: dict[str, Any] = {"sockname": sockname, "peername": peername, "socket": _NoSocket()}
         self.loop = loop
         self.protocol: Any = None
         self.sent = bytearray()
@@ -71,6 +72,9 @@ class Wire(asyncio.Transport):
         return f"Wire(sent {len(self.sent)}, {'gone' if self.gone else 'closing' if self.closing else 'open'})"
 
     # What the protocol calls.
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._extra.get(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = 65536 if high is None else high

@@ -46,6 +46,7 @@ SHORT = {
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",
     "proxy/net/now.py",
+    "proxy/net/stage.py",
     "proxy/net/transport.py",
     "proxy/relay/answers.py",
     "proxy/saying.py",
@@ -54,6 +55,7 @@ SHORT = {
     "proxy/trace/jaeger.py",
     "proxy/trace/lines.py",
     "proxy/trace/otlp_json.py",
+    "proxy/trace/segments.py",
 }
 
 # Folders of tests that mirror no room: parts, peers and whole-proxy tests.

@@ -1,11 +1,12 @@
 from proxy.accept.downstream cimport Downstream
+from proxy.net.stage cimport Stage
 from proxy.net.tls cimport TlsTransport
 from proxy.worker cimport Worker
 
 import cython
 
 
-cdef class Opening:
+cdef class Opening(Stage):
     cdef public bytes _buffer
     cdef public object _listener
     cdef public TlsTransport _tls

@@ -8,6 +8,7 @@ from proxy.accept import proxy_protocol
 from proxy.accept.downstream import Downstream
 from proxy.errors import Fault
 from proxy.net.clock import NEVER
+from proxy.net.stage import Stage
 from proxy.net.tls import TlsTransport
 from proxy.net.transport import accept
 
@@ -56,7 +57,7 @@ class Listener:
                 return
 
 
-class Opening:
+class Opening(Stage):
     """A connection before its `Downstream`: the PROXY header, the TLS handshake. Bounded in time and bytes."""
 
     __slots__ = ("_buffer", "_listener", "_tls", "_transport", "deadline")

@@ -1,4 +1,7 @@
-cdef class Upstream:
+from proxy.net.stage cimport Stage
+
+
+cdef class Upstream(Stage):
     cdef public object borrower
     cdef public long long bytes_in
     cdef public long long bytes_out
@@ -15,7 +18,7 @@ cdef class Upstream:
     cdef public bytes span_attributes
     cdef public bint tapped
     cdef public object tls
-    cdef public object transport
+    cdef public Stage transport
     cdef public bytes wire_ends
 
     cpdef void data_received(self, bytes data) except *

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from proxy.errors import Fault, Kind
 from proxy.net.clock import NEVER
+from proxy.net.stage import Stage
 from proxy.net.tls import TlsTransport
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Borrower(Protocol):
         """The connection's deadline has passed."""
 
 
-class Upstream:
+class Upstream(Stage):
     """A connection to one endpoint; ``borrower`` is None while it is idle in its pool.
 
     ``bytes_in`` and ``bytes_out`` count this connection's streams from their start, which is what packets are

@@ -23,6 +23,7 @@ from proxy.trace.export import make_transport
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.trace.batch import Body
     from proxy.trace.transport import Outcome, Transport
 
 VARIABLE: Final = "SPANWAY_DEMO_WIRE"
@@ -50,7 +51,7 @@ class Both:
         """That of ``near``."""
         return self._near.protocol
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
         """One call to each; what came of the first."""
         outcome = self._near.send(body, timeout)
         if outcome.verdict == "accepted":

@@ -1,7 +1,8 @@
 from proxy.net.records cimport Records
+from proxy.net.stage cimport Stage
 
 
-cdef class Layer:
+cdef class Layer(Stage):
     cdef public str _hostname
     cdef public object _inner
     cdef public object _raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from proxy.net.records import Records, ServerObject
+from proxy.net.stage import Stage
 
 if TYPE_CHECKING:
     import asyncio
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Layer:
+class Layer(Stage):
     """Between the raw transport below (``_raw``) and the inner protocol above (``_inner``).
 
     A protocol and a transport as asyncio means them, but no instance of its classes, which compiled code cannot be.

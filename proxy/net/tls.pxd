@@ -27,7 +27,6 @@ cdef class TlsTransport(Layer):
     cdef void _shake(self, bytes ciphertext) except *
     cdef void _opened(self) except *
     cdef void _fail(self, str reason) except *
-    cpdef void data_received(self, bytes data) except *
 
     @cython.locals(records=Records, plaintext=bytes, answer=bytes)
     cdef void _receive(self, bytes ciphertext) except *
@@ -43,4 +42,3 @@ cdef class TlsTransport(Layer):
     cpdef void linger(self) except *
     cdef void _notify(self) except *
     cdef bint _finished(self) except -1
-    cpdef bint is_closing(self) except -1

@@ -1,5 +1,7 @@
 from libc.stdint cimport uint32_t
 
+from proxy.net.stage cimport Stage
+
 
 cdef extern from "sys/epoll.h":
     ctypedef union epoll_data_t:
@@ -29,7 +31,7 @@ cdef class Reactor:
     cpdef void go_on(self) except *
 
 
-cdef class Member:
+cdef class Member(Stage):
     cdef int _descriptor
     cdef Reactor _reactor
 
@@ -38,6 +40,7 @@ cdef class Member:
 
 cdef class Transport(Member):
     cdef object _protocol
+    cdef Stage _stage
     cdef object _socket
     cdef object _sockname
     cdef object _peername
@@ -63,10 +66,8 @@ cdef class Transport(Member):
     cdef int failed(self, int code, str what) except -1
     cdef int end(self) except -1
     cdef int broken(self, object error, str where) except -1
-    cpdef void write(self, object data) except *
     cpdef void close(self) except *
     cpdef void abort(self) except *
-    cpdef bint is_closing(self) except? 1
     cpdef void pause_reading(self) except *
     cpdef void resume_reading(self) except *
     cpdef Py_ssize_t get_write_buffer_size(self) except? -1

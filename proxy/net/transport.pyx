@@ -21,6 +21,8 @@ from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close as close_descriptor
 
+from proxy.net.stage cimport Stage
+
 cdef extern from "sys/epoll.h":
     enum:
         EPOLL_CLOEXEC
@@ -260,7 +262,10 @@ cdef class Transport(Member):
                 # told with the bytes.
                 self._unread = size == READ or self._hung_up
                 try:
-                    self._protocol.data_received(data)
+                    if self._stage is not None:
+                        self._stage.data_received(data)
+                    else:
+                        self._protocol.data_received(data)
                 except Exception as error:
                     self.broken(error, "data_received")
                     return 0
@@ -316,7 +321,7 @@ cdef class Transport(Member):
         return 0
 
     def _lost(self, error):
-        protocol, self._protocol = self._protocol, None
+        protocol, self._protocol, self._stage = self._protocol, None, None
         try:
             protocol.connection_lost(error)
         finally:
@@ -463,7 +468,7 @@ cdef class Transport(Member):
         """Close now."""
         self.lose(None)
 
-    cpdef bint is_closing(self) except? 1:
+    cpdef bint is_closing(self) except -1:
         """Whether it is closed or about to be."""
         return self._closing
 
@@ -476,6 +481,7 @@ cdef class Transport(Member):
     def set_protocol(self, protocol):
         """Tell another one from now on."""
         self._protocol = protocol
+        self._stage = protocol if isinstance(protocol, Stage) else None
 
     def get_extra_info(self, name, default=None):
         """``peername``, ``sockname``, and ``socket``, which must not be closed."""
@@ -570,7 +576,7 @@ cdef Transport made(Reactor reactor, int descriptor, object protocol, object pee
     cdef Transport transport = Transport.__new__(Transport)
     transport._descriptor = descriptor
     transport._reactor = reactor
-    transport._protocol = protocol
+    transport.set_protocol(protocol)
     transport._peername = peername
     transport._sockname = sockname
     reactor.add(transport, EPOLLIN | EPOLLRDHUP | EPOLLET)

@@ -1,7 +1,9 @@
+from proxy.trace.segments cimport Segments
+
+
 cdef class Exporter:
     cdef public long long _batch
     cdef public long long _batch_bytes
-    cdef public list _blobs
     cdef public long long _complained
     cdef public double _delay
     cdef public object _envelope
@@ -11,6 +13,7 @@ cdef class Exporter:
     cdef public object _rare
     cdef public object _ring
     cdef public long long _room
+    cdef public Segments _segments
     cdef public object _sender
     cdef public object _since
     cdef public long long _size

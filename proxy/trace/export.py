@@ -15,6 +15,7 @@ from proxy.errors import SettingsError
 from proxy.settings import KIB, MIB
 from proxy.trace.batch import Batch, Envelope
 from proxy.trace.ledger import QUEUE_FULL, SHUTDOWN, ExportCounters, Ledger
+from proxy.trace.segments import Segments
 from proxy.trace.sender import RareLog, Retry, Sender
 from proxy.trace.transport import exports
 
@@ -66,7 +67,6 @@ class Exporter:
     __slots__ = (
         "_batch",
         "_batch_bytes",
-        "_blobs",
         "_complained",
         "_delay",
         "_envelope",
@@ -76,6 +76,7 @@ class Exporter:
         "_rare",
         "_ring",
         "_room",
+        "_segments",
         "_sender",
         "_since",
         "_size",
@@ -110,7 +111,7 @@ class Exporter:
         self._delay = tracing.delay
         self._batch_bytes = _batch_bytes(tracing.queue, self._ring)
         # The open batch. `_room` is the size it may grow to before `_crowded` must look closer.
-        self._blobs: list[bytes] = []
+        self._segments = Segments()
         self._spans = 0
         self._size = self._envelope.overhead
         self._since: float | None = None  # loop.time() at which the open batch was last known to be empty
@@ -129,14 +130,14 @@ class Exporter:
             self._crowded(blob, spans)
             return
         self._size = size
-        self._blobs.append(blob)
+        self._segments.add(blob)
         self._spans = count = self._spans + spans
         if count >= self._batch:
             self.seal()
 
     def tick(self, now: float) -> None:
         """Seal a batch that is old enough. ``now`` is ``loop.time()``; call it a few times per second."""
-        if not self._blobs:
+        if not self._segments.size:
             self._since = now
         elif self._since is None:
             self._since = now  # begun since the last tick, right after a full batch: at most a tick late
@@ -155,12 +156,11 @@ class Exporter:
 
     def seal(self) -> None:
         """Close the open batch now: to the ring, and on its way to the collector. Nothing if it is empty."""
-        blobs = self._blobs
-        if not blobs:
+        segments = self._segments
+        if not segments.size:
             return
         spans = self._spans
-        body = self._envelope.wrap(blobs)
-        self._blobs = []
+        body = self._envelope.around(segments.take())
         self._spans = 0
         self._size = self._envelope.overhead
         self._since = None
@@ -188,7 +188,7 @@ class Exporter:
             self._ledger.lose(spans, QUEUE_FULL)
             return
         self._size = size
-        self._blobs.append(blob)
+        self._segments.add(blob)
         self._spans = spans
         if spans >= self._batch or size >= self._batch_bytes:
             self.seal()
@@ -224,7 +224,7 @@ class Exporter:
         transport = self._transport
         return self._ledger.counters(
             open_spans=self._spans,
-            open_bytes=self._size if self._blobs else 0,
+            open_bytes=self._size if self._segments.size else 0,
             limit=self._limit,
             endpoint="" if transport is None else transport.endpoint,
             protocol="" if transport is None else transport.protocol,

@@ -127,7 +127,7 @@ class Ledger:
                 self._dropped[SHUTDOWN] += batch.spans
                 return
             self._pending += batch.spans
-            self.pending_bytes += len(batch.body)
+            self.pending_bytes += batch.size
             self._waiting.append(batch)
             self._condition.notify_all()
 
@@ -192,7 +192,7 @@ class Ledger:
             return
         batch.settled = True
         self._pending -= batch.spans
-        self.pending_bytes -= len(batch.body)
+        self.pending_bytes -= batch.size
         if dropped:
             self._dropped[dropped] += batch.spans
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import SettingsError
 from proxy.trace.answer import status
+from proxy.trace.batch import whole
 from proxy.trace.transport import (
     CHECK_HEADERS,
     ENDPOINT_SETTING,
@@ -28,6 +29,7 @@ from proxy.trace.transport import (
 
 if TYPE_CHECKING:
     from proxy.settings import Tracing
+    from proxy.trace.batch import Body
 
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT: Final = 4317  # the OTLP/gRPC port registered with IANA
@@ -82,7 +84,7 @@ class GrpcTransport:
         """``grpc``."""
         return "grpc"
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
         """One Export call; ``timeout`` in seconds is its deadline."""
         # gRPC's own lines (GOAWAY of a restarting collector) would repeat without bound what the sender logs rarely.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -93,7 +95,7 @@ class GrpcTransport:
         try:
             if self._export is None:
                 self._open(grpc)
-            answer = self._export(body, timeout=timeout, metadata=self._metadata or None)
+            answer = self._export(whole(body), timeout=timeout, metadata=self._metadata or None)
         except grpc.RpcError as error:
             return self._failure(error)
         except OSError as error:  # a certificate file that cannot be read (any more)

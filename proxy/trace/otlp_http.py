@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from proxy.trace import answer
+from proxy.trace.batch import size_of, whole
 from proxy.trace.transport import (
     CHECK_HEADERS,
     ENDPOINT_SETTING,
@@ -34,6 +35,7 @@ from proxy.trace.transport import (
 
 if TYPE_CHECKING:
     from proxy.settings import Tracing
+    from proxy.trace.batch import Body
 
 TRACES_PATH: Final = "/v1/traces"
 PROTOBUF: Final = "application/x-protobuf"
@@ -93,10 +95,10 @@ class HttpTransport:
         """``http/protobuf``."""
         return "http/protobuf"
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
         """One POST; ``timeout`` in seconds bounds connecting and each read and write."""
         if self._gzip:
-            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            body = gzip.compress(whole(body), GZIP_LEVEL, mtime=0)
         kept = self._connection is not None
         try:
             try:
@@ -125,7 +127,7 @@ class HttpTransport:
             hint = _NOT_HTTP if isinstance(error, http.client.BadStatusLine) else ""
             return Outcome("retry", "bad_answer", text=text, hint=hint)
 
-    def _post(self, body: bytes, timeout: float) -> Outcome:
+    def _post(self, body: Body, timeout: float) -> Outcome:
         if self._aborted:
             raise ConnectionAbortedError("the exporter is closing")
         connection = self._connection
@@ -133,7 +135,7 @@ class HttpTransport:
             connection = self._connection = self._open(timeout)
         elif connection.sock is not None:
             connection.sock.settimeout(timeout)
-        connection.request("POST", self._target, body, self._headers)
+        connection.request("POST", self._target, body, {**self._headers, "content-length": str(size_of(body))})
         response = connection.getresponse()
         content = response.read(ANSWER_LIMIT)
         if not response.isclosed() or response.will_close:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from proxy.trace.batch import size_of, whole
+
+if TYPE_CHECKING:
+    from proxy.trace.batch import Body
 
 # What one kept batch costs beyond its content: a bytes object's header and its place in the deque, rounded up. Charged
 # so that a flood of tiny batches cannot grow past the bound.
@@ -21,7 +26,7 @@ class Ring:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._batches: deque[bytes] = deque()
+        self._batches: deque[tuple[Body, int]] = deque()
         self._size = 0
         self._added = 0
 
@@ -38,16 +43,16 @@ class Ring:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, batch: bytes) -> bool:
+    def add(self, batch: Body) -> bool:
         """Keep ``batch``; False if it alone is larger than the ring, and so is not kept (the others stay)."""
-        cost = len(batch) + ITEM_COST
+        cost = size_of(batch) + ITEM_COST
         if cost > self._limit:
             return False
         batches = self._batches
         size = self._size + cost
         while size > self._limit:
-            size -= len(batches.popleft()) + ITEM_COST
-        batches.append(batch)
+            size -= batches.popleft()[1]
+        batches.append((batch, cost))
         self._size = size
         self._added += 1
         return True
@@ -60,7 +65,7 @@ class Ring:
         """
         kept = len(self._batches)
         new = self._added - cursor if 0 <= cursor <= self._added else kept
-        return self._added, list(islice(self._batches, max(kept - new, 0), None))
+        return self._added, [whole(batch) for batch, _ in islice(self._batches, max(kept - new, 0), None)]
 
     def __repr__(self) -> str:
         return f"Ring({len(self._batches)} batches, {self._size} of {self._limit} bytes)"

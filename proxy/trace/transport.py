@@ -15,6 +15,7 @@ from proxy.trace.answer import partial_success
 
 if TYPE_CHECKING:
     from proxy.settings import Tracing
+    from proxy.trace.batch import Body
 
 TEXT_LIMIT: Final = 300  # characters of a collector's own words that reach a log line
 
@@ -57,7 +58,7 @@ class Transport(Protocol):
         """The OTLP protocol's name as in OTEL_EXPORTER_OTLP_PROTOCOL."""
         ...
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
         """Make one call with an encoded export request, within ``timeout`` seconds. Network faults do not raise."""
         ...
 

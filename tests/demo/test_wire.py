@@ -8,6 +8,7 @@ from proxy.demo import wire
 from proxy.demo.wire import Both
 from proxy.layers import start
 from proxy.settings import Settings, Tracing
+from proxy.trace.batch import Body
 from proxy.trace.transport import Outcome, Transport
 
 ACCEPTED = Outcome("accepted", "200")
@@ -24,7 +25,7 @@ class Told:
         self.answers = list(answers)
         self.calls: list[tuple[object, ...]] = []
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
         self.calls.append((body, timeout))
         return self.answers.pop(0)
 

@@ -27,6 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from proxy.trace.batch import Body, whole
 from proxy.trace.transport import Outcome
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -278,7 +279,8 @@ class ScriptedTransport:
         self.aborted = threading.Event()
         self._gates: list[Gate] = []
 
-    def send(self, body: bytes, timeout: float) -> Outcome:
+    def send(self, body: Body, timeout: float) -> Outcome:
+        body = whole(body)
         if not body:
             self.probes += 1
             return self._play(self.probe_step, body)

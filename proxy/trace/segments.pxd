@@ -1,0 +1,8 @@
+cdef class Segments:
+    cdef list _full
+    cdef bytes _open
+    cdef Py_ssize_t _used
+    cdef readonly Py_ssize_t size
+
+    cpdef void add(self, bytes blob) except *
+    cpdef list take(self)
