@@ -49,6 +49,7 @@ cdef class Transport(Member):
     cdef Py_ssize_t _size
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
+    cdef bint _large
     cdef bint _unread
     cdef bint _hung_up
     cdef bint _queued

@@ -16,6 +16,8 @@ import socket
 import weakref
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EPERM, errno as failure
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
@@ -60,6 +62,22 @@ cdef extern from "sys/socket.h":
     ssize_t send(int descriptor, const void* data, size_t size, int flags)
     int shutdown(int descriptor, int how)
 
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size)
+    int shrink "_PyBytes_Resize"(PyObject** made, Py_ssize_t size) except -1
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void keep_pages(int block, int top) { mallopt(M_MMAP_THRESHOLD, block); mallopt(M_TRIM_THRESHOLD, top); }
+    #else
+    static void keep_pages(int block, int top) { (void)block; (void)top; }
+    #endif
+    """
+    void keep_pages(int block, int top)
+
 cdef extern from "netinet/in.h":
     cdef struct in_addr:
         pass
@@ -87,6 +105,9 @@ cdef enum:
     EVENTS = 256  # taken in one of the loop's rounds, more or less
     WORTH = 4  # events, after which it is worth asking again at once: more have come meanwhile
     READ = 262144  # bytes of one read at most, as uvloop's
+    LARGE = 32768  # bytes of a read after which the next is expected to be large, too
+    BLOCK = 1048576  # bytes from which a block of memory is the kernel's, and goes back to it
+    TOP = 4194304  # bytes that may be free at the heap's end
     ACCEPTED = 64  # connections taken in a row
     HIGH = 65536  # bytes, asyncio's own high-water mark
     TEXT = 64  # bytes of an address as text, with room: INET6_ADDRSTRLEN is 46
@@ -94,6 +115,11 @@ cdef enum:
 cdef double REST = 0.5  # seconds without accepting when descriptors run out (nginx: accept_mutex_delay)
 
 _reactors = weakref.WeakKeyDictionary()  # loop -> its Reactor, while that has members
+
+
+# A body passes through in blocks as large as a read, made and freed thousands of times a second. With the C library's
+# defaults (128 KiB and twice the largest that was freed) each may be fresh pages from the kernel: a third of a body's cost.
+keep_pages(BLOCK, TOP)
 
 
 cdef Reactor reactor_of(object loop):
@@ -253,11 +279,12 @@ cdef class Transport(Member):
     cdef int read(self) except -1:
         """Take what has come, one read of it, or two where the second tells the end."""
         cdef ssize_t size
+        cdef int code
         cdef bytes data
         while self._unread and not self._paused and not self._closing and not self._ended:
-            size = recv(self._descriptor, self._reactor._scratch, READ, 0)
+            data = received(self._descriptor, self._reactor._scratch, self._large, &size, &code)
             if size > 0:
-                data = PyBytes_FromStringAndSize(self._reactor._scratch, size)
+                self._large = size >= LARGE
                 # Short: the socket is empty, and what comes next is a new edge (epoll(7)). The end, too, unless it was
                 # told with the bytes.
                 self._unread = size == READ or self._hung_up
@@ -275,11 +302,11 @@ cdef class Transport(Member):
                 self._unread = False
                 self._ended = True
                 self.end()
-            elif failure == EAGAIN:
+            elif code == EAGAIN:
                 self._unread = False
-            elif failure != EINTR:
+            elif code != EINTR:
                 self._unread = False
-                self.failed(failure, "read")
+                self.failed(code, "read")
         return 0
 
     cdef int end(self) except -1:
@@ -542,6 +569,30 @@ cdef class Acceptor(Member):
         """Accept no more; the connections stay."""
         if self._descriptor >= 0:
             self._reactor.remove(self)
+
+
+cdef inline bytes received(int descriptor, char* scratch, bint large, ssize_t* size, int* code):
+    """One read, of ``size`` bytes; 0 is the end, -1 a failure ``code``.
+
+    What is expected to be large is read to where it stays; what is small is copied in less time than a large block of
+    memory takes to be made.
+    """
+    cdef PyObject* made
+    cdef bytes data
+    if not large:
+        size[0] = recv(descriptor, scratch, READ, 0)
+        code[0] = failure
+        return PyBytes_FromStringAndSize(scratch, size[0]) if size[0] > 0 else None
+    made = new_bytes(NULL, READ)
+    if made is NULL:
+        raise MemoryError
+    size[0] = recv(descriptor, PyBytes_AS_STRING(<object>made), READ, 0)
+    code[0] = failure
+    if 0 < size[0] < READ:
+        shrink(&made, size[0])
+    data = <bytes>made
+    Py_DECREF(data)
+    return data
 
 
 cdef int error_of(int descriptor) noexcept:
