@@ -2,6 +2,8 @@ from proxy.connect.connection cimport Upstream
 from proxy.net.clock cimport Clock
 from proxy.net.now cimport time_ns
 
+import cython
+
 
 cdef class Connector:
     cdef public Clock clock
@@ -32,3 +34,7 @@ cdef class Pool:
 
     cpdef Upstream take(self, bint recorded=*)
     cpdef void give(self, Upstream upstream, bint used=*) except *
+
+
+@cython.locals(upstream=Upstream)
+cdef Upstream _living(list idle)

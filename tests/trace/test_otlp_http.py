@@ -53,6 +53,16 @@ def test_bytes_arrive_as_they_are_on_one_kept_connection(make: Any) -> None:
         assert "connected" in repr(transport)
 
 
+def test_a_request_in_pieces_is_one_request(make: Any) -> None:
+    with HttpCollector() as collector:
+        whole = batch(*(span(1, number) for number in range(100)))
+        assert make(collector.url).send([whole[:7], whole[7:-9], whole[-9:]], WAIT).verdict == "accepted"
+        (request,) = collector.requests
+        assert request.body == whole
+        assert request.headers["content-length"] == str(len(whole))
+        assert "transfer-encoding" not in request.headers
+
+
 def test_an_empty_request_is_a_probe_that_succeeds(make: Any) -> None:
     with HttpCollector() as collector:
         assert make(collector.url).send(b"", WAIT).verdict == "accepted"
