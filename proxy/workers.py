@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxy.net.transport import BACKLOG
 from proxy.errors import SettingsError
+from proxy.net.transport import BACKLOG
 from proxy.saying import flush, say
 from proxy.settings import Address
 
