@@ -47,6 +47,7 @@ cdef class Transport(Member):
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
     cdef bint _unread
+    cdef bint _urgent
     cdef bint _hung_up
     cdef bint _queued
     cdef bint _paused
@@ -60,7 +61,8 @@ cdef class Transport(Member):
     cdef int read(self) except -1
     cdef int flush(self) except -1
     cdef int lose(self, object error) except -1
-    cdef int failed(self, int code, str what) except -1
+    cdef int fill(self) except -1
+    cdef int failed(self, int code) except -1
     cdef int end(self) except -1
     cdef int broken(self, object error, str where) except -1
     cpdef void write(self, object data) except *
@@ -75,5 +77,7 @@ cdef class Transport(Member):
 cdef class Acceptor(Member):
     cdef object _factory
     cdef object _sockname
+    cdef bint _resting
 
+    cdef int rest(self, object error) except -1
     cpdef void close(self) except *

@@ -16,7 +16,7 @@ import socket
 import weakref
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EPERM, errno as failure
+from libc.errno cimport EAGAIN, EBADF, ECONNABORTED, EINTR, EINVAL, ENOTSOCK, EPERM, EPROTO, errno as failure
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close as close_descriptor
@@ -31,6 +31,7 @@ cdef extern from "sys/epoll.h":
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
+        EPOLLPRI
         EPOLLRDHUP
         EPOLLET
     int epoll_create1(int flags)
@@ -53,6 +54,7 @@ cdef extern from "sys/socket.h":
         SOL_SOCKET
         SO_ERROR
     int accept4(int listening, sockaddr* peer, socklen_t* size, int flags)
+    int getsockname(int descriptor, sockaddr* own, socklen_t* size)
     int getsockopt(int descriptor, int level, int name, void* value, socklen_t* size)
     ssize_t recv(int descriptor, void* data, size_t size, int flags)
     ssize_t send(int descriptor, const void* data, size_t size, int flags)
@@ -87,10 +89,11 @@ cdef enum:
     ACCEPTED = 64  # connections taken in a row
     HIGH = 65536  # bytes, asyncio's own high-water mark
     TEXT = 64  # bytes of an address as text, with room: INET6_ADDRSTRLEN is 46
+    READING = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET
 
 cdef double REST = 0.5  # seconds without accepting when descriptors run out (nginx: accept_mutex_delay)
 
-_reactors = weakref.WeakKeyDictionary()  # loop -> its Reactor, while that has members
+_reactors = weakref.WeakKeyDictionary()  # loop -> its Reactor
 
 
 cdef Reactor reactor_of(object loop):
@@ -199,12 +202,18 @@ cdef class Reactor:
         """Read those that had more than one read."""
         cdef Transport transport
         cdef list again = self._again
+        cdef object error = None
         self._again = []
         self._called = False
         for transport in again:
             transport._queued = False
         for transport in again:
-            transport.read()
+            try:
+                transport.read()
+            except BaseException as raised:  # as above: nothing else would have the others read
+                error = raised
+        if error is not None:
+            raise error
 
 
 cdef class Member:
@@ -231,50 +240,57 @@ cdef class Transport(Member):
         return f"<Transport {state} fd={self._descriptor} waiting={self._size}>"
 
     cdef int happened(self, uint32_t events) except -1:
-        if self._size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
-            self.flush()
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+        if events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
             self._unread = True
+            if events & EPOLLPRI:
+                self._urgent = True
             if events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP):
                 self._hung_up = True
-                if self._ended and events & EPOLLERR and not self._losing:
-                    self.failed(error_of(self._descriptor), "read")
+                if self._ended and events & EPOLLERR:
+                    self.failed(error_of(self._descriptor))
             self.read()
+        # Behind reading, as in libuv: what a peer said before it reset the connection is told before a write fails.
+        if self._size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+            self.flush()
         return 0
 
     cdef int read(self) except -1:
         """Take what has come, one read of it, or two where the second tells the end."""
         cdef ssize_t size
         cdef bytes data
+        cdef bint on
         while self._unread and not self._paused and not self._closing and not self._ended:
             size = recv(self._descriptor, self._reactor._scratch, READ, 0)
             if size > 0:
-                data = PyBytes_FromStringAndSize(self._reactor._scratch, size)
                 # Short: the socket is empty, and what comes next is a new edge (epoll(7)). The end, too, unless it was
-                # told with the bytes.
-                self._unread = size == READ or self._hung_up
+                # told with the bytes. Before urgent data, though, every read stops (tcp(7)).
+                on = size == READ or self._urgent
+                self._unread = on or self._hung_up
                 try:
+                    data = PyBytes_FromStringAndSize(self._reactor._scratch, size)
                     self._protocol.data_received(data)
-                except Exception as error:
-                    self.broken(error, "data_received")
-                    return 0
-                if size == READ:
+                except BaseException as error:
+                    return self.broken(error, "data_received")
+                if on:
                     return self._reactor.again(self)
             elif size == 0:
                 self._unread = False
                 self._ended = True
                 self.end()
+                if not self._losing:
+                    # No read tells of a reset that has followed already.
+                    self.failed(error_of(self._descriptor))
             elif failure == EAGAIN:
-                self._unread = False
+                self._unread = self._urgent = False
             elif failure != EINTR:
                 self._unread = False
-                self.failed(failure, "read")
+                self.failed(failure)
         return 0
 
     cdef int end(self) except -1:
         try:
             keep = self._protocol.eof_received()
-        except Exception as error:
+        except BaseException as error:
             return self.broken(error, "eof_received")
         if not keep:
             self.close()
@@ -284,6 +300,8 @@ cdef class Transport(Member):
         """A callback has raised: its connection is of no use any more."""
         protocol = self._protocol
         self.lose(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
         self._reactor._loop.call_exception_handler(
             {
                 "message": f"Fatal error: protocol.{where}() call failed.",
@@ -294,8 +312,8 @@ cdef class Transport(Member):
         )
         return 0
 
-    cdef int failed(self, int code, str what) except -1:
-        """The kernel says that the connection is gone."""
+    cdef int failed(self, int code) except -1:
+        """The kernel says that the connection is gone, unless the code is 0."""
         if code:
             self.lose(error_by(code))
         return 0
@@ -323,10 +341,12 @@ cdef class Transport(Member):
 
     cpdef void write(self, object data) except *:
         """Send at once; what the kernel does not take waits, and is told by `pause_writing`."""
-        cdef bytes exact = data if type(data) is bytes else bytes(data)
+        cdef bytes exact = data if type(data) is bytes else bytes(memoryview(data))
         cdef Py_ssize_t size = PyBytes_GET_SIZE(exact)
         cdef ssize_t sent
         if self._closing or self._finishing or not size:
+            if self._finishing and not self._closing:
+                raise RuntimeError("Cannot call write() after write_eof()")
             return
         if self._waiting is None:
             while True:
@@ -339,23 +359,27 @@ cdef class Transport(Member):
                     sent = 0
                     break
                 if failure != EINTR:
-                    self.failed(failure, "write")
+                    self.failed(failure)
                     return
             self._waiting = [exact]
             self._offset = sent
             self._size = size - sent
             if not self._watched:
                 self._watched = True
-                self._reactor.change(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+                self._reactor.change(self, READING | EPOLLOUT)
         else:
             self._waiting.append(exact)
             self._size += size
         if self._size > self._high and not self._full:
-            self._full = True
-            try:
-                self._protocol.pause_writing()
-            except Exception as error:
-                self.broken(error, "pause_writing")
+            self.fill()
+
+    cdef int fill(self) except -1:
+        self._full = True
+        try:
+            self._protocol.pause_writing()
+        except BaseException as error:
+            self.broken(error, "pause_writing")
+        return 0
 
     def writelines(self, pieces):
         """Write the pieces as one."""
@@ -374,7 +398,7 @@ cdef class Transport(Member):
                 if failure == EINTR:
                     continue
                 if failure != EAGAIN:
-                    return self.failed(failure, "write")
+                    return self.failed(failure)
                 break
             self._size -= sent
             if sent < left:
@@ -389,7 +413,7 @@ cdef class Transport(Member):
             self._full = False
             try:
                 self._protocol.resume_writing()
-            except Exception as error:
+            except BaseException as error:
                 return self.broken(error, "resume_writing")
         if self._waiting is None and not self._losing:
             if self._closing:
@@ -426,6 +450,8 @@ cdef class Transport(Member):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self._high, self._low = high, low
+        if self._size > self._high and not self._full:
+            self.fill()
 
     # Reading.
 
@@ -477,14 +503,24 @@ cdef class Transport(Member):
             return default if self._peername is None else self._peername
         if name == "sockname":
             if self._sockname is None and self._descriptor >= 0:
-                self._sockname = self.get_extra_info("socket").getsockname()
+                self._sockname = name_of(self._descriptor)
             return default if self._sockname is None else self._sockname
         if name == "socket" and self._descriptor >= 0:
             if self._socket is None:
-                family = socket.AF_INET6 if self._peername is not None and len(self._peername) == 4 else socket.AF_INET
-                self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=self._descriptor)
+                own = self.get_extra_info("sockname")
+                family = socket.AF_INET6 if len(own) == 4 else socket.AF_INET
+                self._socket = View(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=self._descriptor)
             return self._socket
         return default
+
+
+class View(socket.socket):
+    """A socket whose descriptor is its transport's: it is not closed with it, wherever the collector begins."""
+
+    __slots__ = ()
+
+    def __del__(self):
+        self.detach()
 
 
 cdef class Acceptor(Member):
@@ -503,26 +539,35 @@ cdef class Acceptor(Member):
     cdef int happened(self, uint32_t events) except -1:
         cdef sockaddr_storage peer
         cdef socklen_t size
-        cdef int descriptor
+        cdef int descriptor, code
         for _ in range(ACCEPTED):
             if self._descriptor < 0:
                 return 0
             size = sizeof(peer)
             descriptor = accept4(self._descriptor, <sockaddr*>&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if descriptor >= 0:
-                made(self._reactor, descriptor, self._factory(), address(&peer), self._sockname)
-            elif failure in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                _log.error("cannot accept connections: %s; trying again in %g s", error_by(failure), REST)
-                self._reactor.change(self, 0)
-                self._reactor._loop.call_later(REST, self._go_on)
+                taken(self, descriptor, &peer)
+                continue
+            code = failure
+            if code == EAGAIN:
                 return 0
-            elif failure == EAGAIN:
-                return 0
-            elif failure not in (EINTR, ECONNABORTED, EPROTO, EPERM):
+            if code == EINVAL or code == EBADF or code == ENOTSOCK:
                 self.close()  # shut down by another holder
+            elif code != EINTR and code != ECONNABORTED and code != EPROTO and code != EPERM:
+                return self.rest(error_by(code))  # out of descriptors or memory, most likely
+        return 0
+
+    cdef int rest(self, object error) except -1:
+        if not self._resting:
+            self._resting = True
+            _log.error("cannot accept connections: %s; trying again in %g s", error, REST)
+            # By edge: that it was shut down would be told again and again.
+            self._reactor.change(self, EPOLLET)
+            self._reactor._loop.call_later(REST, self._go_on)
         return 0
 
     def _go_on(self):
+        self._resting = False
         if self._descriptor >= 0:
             self._reactor.change(self, EPOLLIN)
 
@@ -530,6 +575,26 @@ cdef class Acceptor(Member):
         """Accept no more; the connections stay."""
         if self._descriptor >= 0:
             self._reactor.remove(self)
+
+
+cdef int taken(Acceptor acceptor, int descriptor, sockaddr_storage* peer) except -1:
+    """Make a connection of what was accepted, or close it."""
+    cdef object protocol, name
+    try:
+        protocol, name = acceptor._factory(), address(peer)
+    except BaseException as error:
+        close_descriptor(descriptor)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        acceptor._reactor._loop.call_exception_handler(
+            {"message": "Error on transport creation for incoming connection", "exception": error}
+        )
+        return 0
+    try:
+        made(acceptor._reactor, descriptor, protocol, name, acceptor._sockname)
+    except OSError as error:
+        acceptor.rest(error)
+    return 0
 
 
 cdef int error_of(int descriptor) noexcept:
@@ -559,6 +624,13 @@ cdef object address(sockaddr_storage* of):
     return None
 
 
+cdef object name_of(int descriptor):
+    """The local address of a socket."""
+    cdef sockaddr_storage own
+    cdef socklen_t size = sizeof(own)
+    return address(&own) if getsockname(descriptor, <sockaddr*>&own, &size) == 0 else None
+
+
 cdef Transport made(Reactor reactor, int descriptor, object protocol, object peername, object sockname):
     """A connected, non-blocking socket as a transport, which its protocol has heard of."""
     cdef Transport transport = Transport.__new__(Transport)
@@ -567,10 +639,10 @@ cdef Transport made(Reactor reactor, int descriptor, object protocol, object pee
     transport._protocol = protocol
     transport._peername = peername
     transport._sockname = sockname
-    reactor.add(transport, EPOLLIN | EPOLLRDHUP | EPOLLET)
+    reactor.add(transport, READING)
     try:
         protocol.connection_made(transport)
-    except Exception as error:
+    except BaseException as error:
         transport.broken(error, "connection_made")
     return transport
 
@@ -585,7 +657,7 @@ async def accept(sock, factory):
     cdef Acceptor acceptor = Acceptor.__new__(Acceptor)
     name = sock.getsockname()
     # A socket for all addresses does not know on which of them a connection is.
-    acceptor._sockname = None if name[0] in ("0.0.0.0", "::") else name
+    acceptor._sockname = None if name[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else name
     acceptor._factory = factory
     acceptor._reactor = reactor
     own = sock.dup()
@@ -597,8 +669,17 @@ async def accept(sock, factory):
 
 async def adopt(sock, protocol):
     """See ``transport.py``."""
-    reactor = reactor_of(asyncio.get_running_loop())
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peername = sock.getpeername()
-    sockname = sock.getsockname()
+    try:
+        reactor = reactor_of(asyncio.get_running_loop())
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockname = sock.getsockname()
+        try:
+            peername = sock.getpeername()
+        except OSError:  # reset meanwhile, which reading tells
+            peername = None
+    except BaseException:
+        sock.close()
+        raise
     return made(reactor, sock.detach(), protocol, peername, sockname)
