@@ -11,6 +11,7 @@ cdef extern from "sys/epoll.h":
 
 
 cdef class Reactor:
+    cdef object __weakref__
     cdef object _loop
     cdef int _epoll
     cdef list _table

@@ -93,13 +93,16 @@ cdef enum:
 
 cdef double REST = 0.5  # seconds without accepting when descriptors run out (nginx: accept_mutex_delay)
 
-_reactors = weakref.WeakKeyDictionary()  # loop -> its Reactor
+# loop -> a reference to its Reactor, which its members and the loop keep: they know the loop, which would know itself.
+_reactors = weakref.WeakKeyDictionary()
 
 
 cdef Reactor reactor_of(object loop):
-    reactor = _reactors.get(loop)
+    held = _reactors.get(loop)
+    reactor = None if held is None else held()
     if reactor is None:
-        reactor = _reactors[loop] = Reactor(loop)
+        reactor = Reactor(loop)
+        _reactors[loop] = weakref.ref(reactor)
     return reactor
 
 

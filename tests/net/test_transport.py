@@ -170,7 +170,13 @@ def test_pausing_within_a_callback_holds_the_rest_and_the_end(connect: Connect) 
 def test_pausing_and_resuming_within_a_callback_changes_nothing(connect: Connect) -> None:
     async def main() -> None:
         end = End()
-        end.on["data"] = lambda: (end.pause(), end.resume(), end.pause(), end.resume())
+
+        def blink() -> None:
+            for _ in range(2):
+                end.pause()
+                end.resume()
+
+        end.on["data"] = blink
         peer = await connect(end, buffers=4 * MIB)
         end.pause()
         peer.sendall(bytes(900_000))
