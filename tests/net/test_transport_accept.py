@@ -54,8 +54,8 @@ def test_what_waits_in_the_queue_is_accepted_and_nothing_after_closing() -> None
         with listen() as listening:
             accepting = await accept(listening, ends)
             peers = [dial(listening.getsockname()) for _ in range(200)]
-            await turns(20)
-            assert len(ends) == 200
+            while len(ends) < 200:
+                await turns()
             accepting.close()
             accepting.close()
             peers.append(dial(listening.getsockname()))  # the caller's socket stays, for another holder
@@ -68,6 +68,7 @@ def test_what_waits_in_the_queue_is_accepted_and_nothing_after_closing() -> None
     run(main)
 
 
+@pytest.mark.skipif(not COMPILED, reason="uvloop's loop does not end after that")
 def test_closing_within_a_callback_leaves_the_rest_of_the_queue() -> None:
     async def main() -> None:
         ends = Ends()
@@ -181,6 +182,7 @@ def test_it_may_end_while_it_rests(how: str, caplog: pytest.LogCaptureFixture) -
     run(main)
 
 
+@pytest.mark.skipif(not COMPILED, reason="uvloop's loop does not end after that")
 def test_another_holder_may_shut_the_socket_down_and_others_are_accepted_still() -> None:
     async def main() -> None:
         ends = Ends()

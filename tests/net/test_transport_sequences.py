@@ -51,6 +51,8 @@ class Pair:
         self.shut = False  # the peer has ended its way
         self._budget = 12
         for call, steps in reactions.items():
+            if call == "made" and not COMPILED:
+                continue  # uvloop reads on after a pause there, and leaves a closed socket to the collector
             self.end.on[call] = self._reaction(steps)
 
     def _reaction(self, steps: list[Step]) -> Callable[[], None]:
