@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.harness.twins import COMPILED
 from tests.net.ends import End, accepted, adopted, reset, run, take, turns
 
-BUFFER = 1 << 19
+BUFFERS = st.sampled_from([1 << 13, 1 << 16, 1 << 20])
 SIZES = st.sampled_from([1, 100, 5_000, 70_000, 262_144, 400_000])
 PATTERN = bytes(range(251)) * 8192
 
@@ -46,7 +46,7 @@ class Pair:
         self.sent = bytearray()  # by the peer, as far as its kernel took it
         self.got = bytearray()  # by the peer
         self.heard_end = False  # by the peer
-        self.finished = self.gentle = False
+        self.finished = False
         self.cut = False  # somebody has ended it other than by the end of both streams
         self.shut = False  # the peer has ended its way
         self._budget = 12
@@ -75,7 +75,7 @@ class Pair:
             transport.write(data)
         elif what == "pause" and not end.closed:
             end.pause()
-        elif what == "resume" and not end.closed:
+        elif what == "resume" and not end.closed and (COMPILED or "eof" not in end.calls):  # uvloop tells the end anew
             end.resume()
         elif what == "write_eof" and not transport.is_closing():
             self.finished = True
@@ -121,13 +121,22 @@ class Pair:
         else:
             self.got += data
 
+    def _open(self) -> bool:
+        return not (self.cut or self.end.lost)
+
     async def settle(self) -> None:
         """Each reads what there is and ends its way: with that everything is over."""
         end = self.end
         end.on.clear()
         self._budget = 0
+        # What is on its way arrives by itself: nothing that happens now would wake a connection that has missed it.
+        self.ours("resume", 0)
+        while self._open() and "eof" not in end.calls and len(end.data) < len(self.sent):
+            await asyncio.sleep(0)
+        while self._open() and not self.heard_end and len(self.got) < len(self.written):
+            self.theirs("read", 1 << 20)
+            await asyncio.sleep(0)
         while not end.lost:
-            self.ours("resume", 0)
             if not end.full:
                 self.ours("write_eof", 0)
             self.theirs("read", 1 << 20)
@@ -158,15 +167,15 @@ def check(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("connect", [accepted, adopted])
-@given(steps=STEPS, keep=st.booleans(), reactions=REACTIONS)
+@given(buffers=BUFFERS, steps=STEPS, keep=st.booleans(), reactions=REACTIONS)
 @settings(max_examples=150)
 def test_any_sequence(
-    connect: Callable[..., object], steps: list[Step], keep: bool, reactions: dict[str, list[Step]]
+    connect: Callable[..., object], buffers: int, steps: list[Step], keep: bool, reactions: dict[str, list[Step]]
 ) -> None:
     pair = Pair(keep, reactions)
 
     async def main() -> None:
-        pair.peer = await connect(pair.end, buffers=BUFFER)  # type: ignore[misc]
+        pair.peer = await connect(pair.end, buffers=buffers)  # type: ignore[misc]
         for what, size in steps:
             if what == "turns":
                 await turns(size)
