@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.errors import SettingsError
-from proxy.net.transport import BACKLOG
+from proxy.net.accepting import BACKLOG
 from proxy.saying import flush, say
 from proxy.settings import Address
 

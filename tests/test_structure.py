@@ -45,6 +45,7 @@ SHORT = {
     "proxy/net/clock.py",
     "proxy/http1/compose.py",
     "proxy/http1/scan.py",
+    "proxy/net/accepting.py",
     "proxy/net/now.py",
     "proxy/net/stage.py",
     "proxy/net/transport.py",

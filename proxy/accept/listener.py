@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, cast
 from proxy.accept import proxy_protocol
 from proxy.accept.downstream import Downstream
 from proxy.errors import Fault
+from proxy.net.accepting import accept
 from proxy.net.clock import NEVER
 from proxy.net.stage import Stage
 from proxy.net.tls import TlsTransport
-from proxy.net.transport import accept
 
 if TYPE_CHECKING:
     import asyncio
     import socket
 
     from proxy.accept.certificates import Certificates
-    from proxy.net.transport import Accepting
+    from proxy.net.accepting import Accepting
     from proxy.worker import Worker
 
 

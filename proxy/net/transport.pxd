@@ -1,41 +1,15 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t
 
+from proxy.net.reactor cimport Member, Reactor
 from proxy.net.stage cimport Stage
 
 
-cdef extern from "sys/epoll.h":
-    ctypedef union epoll_data_t:
-        int fd
-
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-
-
-cdef class Reactor:
-    cdef object _loop
-    cdef int _epoll
-    cdef list _table
-    cdef Py_ssize_t _members
-    cdef list _again
-    cdef bint _called
-    cdef char* _scratch
-    cdef epoll_event* _events
-
-    cdef int add(self, Member member, uint32_t events) except -1
-    cdef void change(self, Member member, uint32_t events) noexcept
-    cdef int remove(self, Member member) except -1
-    cdef int again(self, Transport transport) except -1
-    cdef object soon(self, object call, object argument)
-    cpdef void ready(self) except *
-    cpdef void go_on(self) except *
-
-
-cdef class Member(Stage):
-    cdef int _descriptor
-    cdef Reactor _reactor
-
-    cdef int happened(self, uint32_t events) except -1
+cdef extern from "sys/socket.h":
+    ctypedef unsigned int socklen_t
+    cdef struct sockaddr:
+        uint16_t sa_family
+    cdef struct sockaddr_storage:
+        uint16_t ss_family
 
 
 cdef class Transport(Member):
@@ -51,8 +25,8 @@ cdef class Transport(Member):
     cdef Py_ssize_t _low
     cdef bint _large
     cdef bint _unread
+    cdef bint _urgent
     cdef bint _hung_up
-    cdef bint _queued
     cdef bint _paused
     cdef bint _full
     cdef bint _watched
@@ -61,10 +35,10 @@ cdef class Transport(Member):
     cdef bint _closing
     cdef bint _losing
 
-    cdef int read(self) except -1
     cdef int flush(self) except -1
     cdef int lose(self, object error) except -1
-    cdef int failed(self, int code, str what) except -1
+    cdef int fill(self) except -1
+    cdef int failed(self, int code) except -1
     cdef int end(self) except -1
     cdef int broken(self, object error, str where) except -1
     cpdef void close(self) except *
@@ -74,8 +48,5 @@ cdef class Transport(Member):
     cpdef Py_ssize_t get_write_buffer_size(self) except? -1
 
 
-cdef class Acceptor(Member):
-    cdef object _factory
-    cdef object _sockname
-
-    cpdef void close(self) except *
+cdef object address(sockaddr_storage* of)
+cdef Transport made(Reactor reactor, int descriptor, object protocol, object peername, object sockname)

@@ -1,62 +1,28 @@
-"""The compiled twin of ``transport.py``: connections on an epoll of their own, below the loop's.
-
-uvloop serves a connection well, but for a proxy that answers in microseconds its machinery is a third of all user time:
-each event takes the interpreter's lock anew, each read goes through three layers, and a level-triggered epoll asks every
-socket twice. Here one descriptor, the epoll's, is the loop's reader; a round takes all that happened by one system call and
-hands it on by calls of C. Edge-triggered, as in nginx: a read that comes back short has emptied the socket, pausing and
-resuming cost no system call, and nobody watches for room to write but who waits for it.
-
-Everything else, timers, names, signals, TLS, the admin pages, stays the loop's.
-"""
+"""The compiled twin of ``transport.py``: connections on the reactor's epoll."""
 
 import asyncio
-import logging
-import os
 import socket
-import weakref
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPROTO, EPERM, errno as failure
+from libc.errno cimport EAGAIN, EINTR, errno as failure
 from libc.stdint cimport uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
-from posix.unistd cimport close as close_descriptor
 
+from proxy.net.reactor cimport (
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, READ, Member, Reactor, error_by, reactor_of,
+)
 from proxy.net.stage cimport Stage
 
-cdef extern from "sys/epoll.h":
-    enum:
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLL_CTL_MOD
-        EPOLLIN
-        EPOLLOUT
-        EPOLLERR
-        EPOLLHUP
-        EPOLLRDHUP
-        EPOLLET
-    int epoll_create1(int flags)
-    int epoll_ctl(int epoll, int operation, int descriptor, epoll_event* event)
-    int epoll_wait(int epoll, epoll_event* events, int most, int timeout)
-
 cdef extern from "sys/socket.h":
-    ctypedef unsigned int socklen_t
-    cdef struct sockaddr:
-        uint16_t sa_family
-    cdef struct sockaddr_storage:
-        uint16_t ss_family
     enum:
         AF_INET
         AF_INET6
         MSG_NOSIGNAL
         SHUT_WR
-        SOCK_CLOEXEC
-        SOCK_NONBLOCK
         SOL_SOCKET
         SO_ERROR
-    int accept4(int listening, sockaddr* peer, socklen_t* size, int flags)
+    int getsockname(int descriptor, sockaddr* own, socklen_t* size)
     int getsockopt(int descriptor, int level, int name, void* value, socklen_t* size)
     ssize_t recv(int descriptor, void* data, size_t size, int flags)
     ssize_t send(int descriptor, const void* data, size_t size, int flags)
@@ -97,183 +63,43 @@ cdef extern from "netinet/in.h":
 cdef extern from "arpa/inet.h":
     const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
 
-_log = logging.getLogger(__name__)
-
-BACKLOG = 4096
-
 cdef enum:
-    EVENTS = 256  # taken in one of the loop's rounds, more or less
-    WORTH = 4  # events, after which it is worth asking again at once: more have come meanwhile
-    READ = 262144  # bytes of one read at most, as uvloop's
     LARGE = 32768  # bytes of a read after which the next is expected to be large, too
     BLOCK = 1048576  # bytes from which a block of memory is the kernel's, and goes back to it
     TOP = 4194304  # bytes that may be free at the heap's end
-    ACCEPTED = 64  # connections taken in a row
     HIGH = 65536  # bytes, asyncio's own high-water mark
     TEXT = 64  # bytes of an address as text, with room: INET6_ADDRSTRLEN is 46
-
-cdef double REST = 0.5  # seconds without accepting when descriptors run out (nginx: accept_mutex_delay)
-
-_reactors = weakref.WeakKeyDictionary()  # loop -> its Reactor, while that has members
-
+    READING = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET
 
 # A body passes through in blocks as large as a read, made and freed thousands of times a second. With the C library's
 # defaults (128 KiB and twice the largest that was freed) each may be fresh pages from the kernel: a third of a body's cost.
 keep_pages(BLOCK, TOP)
 
 
-cdef Reactor reactor_of(object loop):
-    reactor = _reactors.get(loop)
-    if reactor is None:
-        reactor = _reactors[loop] = Reactor(loop)
-    return reactor
-
-
-cdef class Reactor:
-    """What happens on one loop's connections. It has a descriptor, and the loop's attention, while it has members."""
-
-    def __cinit__(self, loop):
-        self._epoll = -1
-        self._scratch = <char*>malloc(READ)
-        self._events = <epoll_event*>malloc(EVENTS * sizeof(epoll_event))
-        if self._scratch is NULL or self._events is NULL:
-            raise MemoryError
-
-    def __init__(self, loop):
-        self._loop = weakref.proxy(loop)
-        self._table = []
-        self._again = []
-
-    def __dealloc__(self):
-        if self._epoll >= 0:
-            close_descriptor(self._epoll)
-        free(self._scratch)
-        free(self._events)
-
-    def __repr__(self):
-        return f"Reactor({self._members} members)"
-
-    cdef int add(self, Member member, uint32_t events) except -1:
-        cdef epoll_event event
-        if self._epoll < 0:
-            self._epoll = epoll_create1(EPOLL_CLOEXEC)
-            if self._epoll < 0:
-                raise error_by(failure)
-            self._loop.add_reader(self._epoll, self.ready)
-        event.events = events
-        event.data.fd = member._descriptor
-        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, member._descriptor, &event):
-            raise error_by(failure)
-        while len(self._table) <= member._descriptor:
-            self._table.append(None)
-        self._table[member._descriptor] = member
-        self._members += 1
-        return 0
-
-    cdef void change(self, Member member, uint32_t events) noexcept:
-        cdef epoll_event event
-        event.events = events
-        event.data.fd = member._descriptor
-        epoll_ctl(self._epoll, EPOLL_CTL_MOD, member._descriptor, &event)
-
-    cdef int remove(self, Member member) except -1:
-        """Forget a member and close its descriptor."""
-        cdef epoll_event event
-        cdef int descriptor = member._descriptor
-        if descriptor < 0:
-            return 0
-        member._descriptor = -1
-        # Closing it is not enough where it has duplicates: the listening socket, and a probe of TCP_INFO.
-        epoll_ctl(self._epoll, EPOLL_CTL_DEL, descriptor, &event)
-        self._table[descriptor] = None
-        close_descriptor(descriptor)
-        self._members -= 1
-        if not self._members and not self._loop.is_closed():
-            self._loop.remove_reader(self._epoll)
-            close_descriptor(self._epoll)
-            self._epoll = -1
-        return 0
-
-    cdef int again(self, Transport transport) except -1:
-        """Read on in the loop's next round: others come first."""
-        if not transport._queued:
-            transport._queued = True
-            self._again.append(transport)
-            if not self._called:
-                self._called = True
-                self._loop.call_soon(self.go_on)
-        return 0
-
-    cdef object soon(self, object call, object argument):
-        return self._loop.call_soon(call, argument)
-
-    cpdef void ready(self) except *:
-        """Something has happened: take it all, and tell each."""
-        cdef int count, index
-        cdef int taken = 0
-        cdef Member member
-        cdef object error = None
-        while self._epoll >= 0:
-            count = epoll_wait(self._epoll, self._events, EVENTS, 0)
-            for index in range(count):
-                # A descriptor that was closed in this round may be another connection's by now: that finds nothing to read.
-                member = <Member>self._table[self._events[index].data.fd]
-                if member is not None:
-                    try:
-                        member.happened(self._events[index].events)
-                    except BaseException as raised:  # what is left of this round is told once, so that it is told now
-                        error = raised
-            taken += count
-            if count < WORTH or taken > EVENTS or error is not None:
-                break
-        if error is not None:
-            raise error
-
-    cpdef void go_on(self) except *:
-        """Read those that had more than one read."""
-        cdef Transport transport
-        cdef list again = self._again
-        self._again = []
-        self._called = False
-        for transport in again:
-            transport._queued = False
-        for transport in again:
-            transport.read()
-
-
-cdef class Member:
-    """A descriptor in the epoll."""
-
-    cdef int happened(self, uint32_t events) except -1:
-        return 0
-
-
 cdef class Transport(Member):
     """See `asyncio.Transport`: the same calls and callbacks, but that every write goes out at once."""
 
     def __cinit__(self):
-        self._descriptor = -1
         self._high = HIGH
         self._low = HIGH // 4
-
-    def __dealloc__(self):
-        if self._descriptor >= 0:
-            close_descriptor(self._descriptor)
 
     def __repr__(self):
         state = "lost" if self._descriptor < 0 else "closing" if self._closing else "paused" if self._paused else "open"
         return f"<Transport {state} fd={self._descriptor} waiting={self._size}>"
 
     cdef int happened(self, uint32_t events) except -1:
-        if self._size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
-            self.flush()
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
+        if events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP):
             self._unread = True
+            if events & EPOLLPRI:
+                self._urgent = True
             if events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP):
                 self._hung_up = True
-                if self._ended and events & EPOLLERR and not self._losing:
-                    self.failed(error_of(self._descriptor), "read")
+                if self._ended and events & EPOLLERR:
+                    self.failed(error_of(self._descriptor))
             self.read()
+        # Behind reading, as in libuv: what a peer said before it reset the connection is told before a write fails.
+        if self._size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+            self.flush()
         return 0
 
     cdef int read(self) except -1:
@@ -281,38 +107,42 @@ cdef class Transport(Member):
         cdef ssize_t size
         cdef int code
         cdef bytes data
+        cdef bint on
         while self._unread and not self._paused and not self._closing and not self._ended:
             data = received(self._descriptor, self._reactor._scratch, self._large, &size, &code)
             if size > 0:
                 self._large = size >= LARGE
                 # Short: the socket is empty, and what comes next is a new edge (epoll(7)). The end, too, unless it was
-                # told with the bytes.
-                self._unread = size == READ or self._hung_up
+                # told with the bytes. Before urgent data, though, every read stops (tcp(7)).
+                on = size == READ or self._urgent
+                self._unread = on or self._hung_up
                 try:
                     if self._stage is not None:
                         self._stage.data_received(data)
                     else:
                         self._protocol.data_received(data)
-                except Exception as error:
-                    self.broken(error, "data_received")
-                    return 0
-                if size == READ:
+                except BaseException as error:
+                    return self.broken(error, "data_received")
+                if on:
                     return self._reactor.again(self)
             elif size == 0:
                 self._unread = False
                 self._ended = True
                 self.end()
+                if not self._losing:
+                    # No read tells of a reset that has followed already.
+                    self.failed(error_of(self._descriptor))
             elif code == EAGAIN:
-                self._unread = False
+                self._unread = self._urgent = False
             elif code != EINTR:
                 self._unread = False
-                self.failed(code, "read")
+                self.failed(code)
         return 0
 
     cdef int end(self) except -1:
         try:
             keep = self._protocol.eof_received()
-        except Exception as error:
+        except BaseException as error:
             return self.broken(error, "eof_received")
         if not keep:
             self.close()
@@ -322,6 +152,8 @@ cdef class Transport(Member):
         """A callback has raised: its connection is of no use any more."""
         protocol = self._protocol
         self.lose(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
         self._reactor._loop.call_exception_handler(
             {
                 "message": f"Fatal error: protocol.{where}() call failed.",
@@ -332,8 +164,8 @@ cdef class Transport(Member):
         )
         return 0
 
-    cdef int failed(self, int code, str what) except -1:
-        """The kernel says that the connection is gone."""
+    cdef int failed(self, int code) except -1:
+        """The kernel says that the connection is gone, unless the code is 0."""
         if code:
             self.lose(error_by(code))
         return 0
@@ -361,10 +193,12 @@ cdef class Transport(Member):
 
     cpdef void write(self, object data) except *:
         """Send at once; what the kernel does not take waits, and is told by `pause_writing`."""
-        cdef bytes exact = data if type(data) is bytes else bytes(data)
+        cdef bytes exact = data if type(data) is bytes else bytes(memoryview(data))
         cdef Py_ssize_t size = PyBytes_GET_SIZE(exact)
         cdef ssize_t sent
         if self._closing or self._finishing or not size:
+            if self._finishing and not self._closing:
+                raise RuntimeError("Cannot call write() after write_eof()")
             return
         if self._waiting is None:
             while True:
@@ -377,23 +211,27 @@ cdef class Transport(Member):
                     sent = 0
                     break
                 if failure != EINTR:
-                    self.failed(failure, "write")
+                    self.failed(failure)
                     return
             self._waiting = [exact]
             self._offset = sent
             self._size = size - sent
             if not self._watched:
                 self._watched = True
-                self._reactor.change(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+                self._reactor.change(self, READING | EPOLLOUT)
         else:
             self._waiting.append(exact)
             self._size += size
         if self._size > self._high and not self._full:
-            self._full = True
-            try:
-                self._protocol.pause_writing()
-            except Exception as error:
-                self.broken(error, "pause_writing")
+            self.fill()
+
+    cdef int fill(self) except -1:
+        self._full = True
+        try:
+            self._protocol.pause_writing()
+        except BaseException as error:
+            self.broken(error, "pause_writing")
+        return 0
 
     def writelines(self, pieces):
         """Write the pieces as one."""
@@ -412,7 +250,7 @@ cdef class Transport(Member):
                 if failure == EINTR:
                     continue
                 if failure != EAGAIN:
-                    return self.failed(failure, "write")
+                    return self.failed(failure)
                 break
             self._size -= sent
             if sent < left:
@@ -427,7 +265,7 @@ cdef class Transport(Member):
             self._full = False
             try:
                 self._protocol.resume_writing()
-            except Exception as error:
+            except BaseException as error:
                 return self.broken(error, "resume_writing")
         if self._waiting is None and not self._losing:
             if self._closing:
@@ -464,6 +302,8 @@ cdef class Transport(Member):
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self._high, self._low = high, low
+        if self._size > self._high and not self._full:
+            self.fill()
 
     # Reading.
 
@@ -516,59 +356,24 @@ cdef class Transport(Member):
             return default if self._peername is None else self._peername
         if name == "sockname":
             if self._sockname is None and self._descriptor >= 0:
-                self._sockname = self.get_extra_info("socket").getsockname()
+                self._sockname = name_of(self._descriptor)
             return default if self._sockname is None else self._sockname
         if name == "socket" and self._descriptor >= 0:
             if self._socket is None:
-                family = socket.AF_INET6 if self._peername is not None and len(self._peername) == 4 else socket.AF_INET
-                self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=self._descriptor)
+                own = self.get_extra_info("sockname")
+                family = socket.AF_INET6 if len(own) == 4 else socket.AF_INET
+                self._socket = View(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=self._descriptor)
             return self._socket
         return default
 
 
-cdef class Acceptor(Member):
-    """See `asyncio.Server`, as far as it is needed: closing it."""
+class View(socket.socket):
+    """A socket whose descriptor is its transport's: it is not closed with it, wherever the collector begins."""
 
-    def __cinit__(self):
-        self._descriptor = -1
+    __slots__ = ()
 
-    def __dealloc__(self):
-        if self._descriptor >= 0:
-            close_descriptor(self._descriptor)
-
-    def __repr__(self):
-        return f"<Acceptor fd={self._descriptor} of {self._sockname}>"
-
-    cdef int happened(self, uint32_t events) except -1:
-        cdef sockaddr_storage peer
-        cdef socklen_t size
-        cdef int descriptor
-        for _ in range(ACCEPTED):
-            if self._descriptor < 0:
-                return 0
-            size = sizeof(peer)
-            descriptor = accept4(self._descriptor, <sockaddr*>&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if descriptor >= 0:
-                made(self._reactor, descriptor, self._factory(), address(&peer), self._sockname)
-            elif failure in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                _log.error("cannot accept connections: %s; trying again in %g s", error_by(failure), REST)
-                self._reactor.change(self, 0)
-                self._reactor._loop.call_later(REST, self._go_on)
-                return 0
-            elif failure == EAGAIN:
-                return 0
-            elif failure not in (EINTR, ECONNABORTED, EPROTO, EPERM):
-                self.close()  # shut down by another holder
-        return 0
-
-    def _go_on(self):
-        if self._descriptor >= 0:
-            self._reactor.change(self, EPOLLIN)
-
-    cpdef void close(self) except *:
-        """Accept no more; the connections stay."""
-        if self._descriptor >= 0:
-            self._reactor.remove(self)
+    def __del__(self):
+        self.detach()
 
 
 cdef inline bytes received(int descriptor, char* scratch, bint large, ssize_t* size, int* code):
@@ -602,10 +407,6 @@ cdef int error_of(int descriptor) noexcept:
     return code if getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &size) == 0 else 0
 
 
-cdef object error_by(int code):
-    return OSError(code, os.strerror(code))
-
-
 cdef object address(sockaddr_storage* of):
     """As Python's sockets give it."""
     cdef char text[TEXT]
@@ -622,6 +423,13 @@ cdef object address(sockaddr_storage* of):
     return None
 
 
+cdef object name_of(int descriptor):
+    """The local address of a socket."""
+    cdef sockaddr_storage own
+    cdef socklen_t size = sizeof(own)
+    return address(&own) if getsockname(descriptor, <sockaddr*>&own, &size) == 0 else None
+
+
 cdef Transport made(Reactor reactor, int descriptor, object protocol, object peername, object sockname):
     """A connected, non-blocking socket as a transport, which its protocol has heard of."""
     cdef Transport transport = Transport.__new__(Transport)
@@ -630,38 +438,27 @@ cdef Transport made(Reactor reactor, int descriptor, object protocol, object pee
     transport.set_protocol(protocol)
     transport._peername = peername
     transport._sockname = sockname
-    reactor.add(transport, EPOLLIN | EPOLLRDHUP | EPOLLET)
+    reactor.add(transport, READING)
     try:
         protocol.connection_made(transport)
-    except Exception as error:
+    except BaseException as error:
         transport.broken(error, "connection_made")
     return transport
 
 
-async def accept(sock, factory):
-    """See ``transport.py``."""
-    loop = asyncio.get_running_loop()
-    reactor = reactor_of(loop)
-    sock.listen(BACKLOG)
-    # Inherited by what is accepted, which saves a call for each.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    cdef Acceptor acceptor = Acceptor.__new__(Acceptor)
-    name = sock.getsockname()
-    # A socket for all addresses does not know on which of them a connection is.
-    acceptor._sockname = None if name[0] in ("0.0.0.0", "::") else name
-    acceptor._factory = factory
-    acceptor._reactor = reactor
-    own = sock.dup()
-    own.setblocking(False)
-    acceptor._descriptor = own.detach()
-    (<Reactor>reactor).add(acceptor, EPOLLIN)
-    return acceptor
-
-
 async def adopt(sock, protocol):
     """See ``transport.py``."""
-    reactor = reactor_of(asyncio.get_running_loop())
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peername = sock.getpeername()
-    sockname = sock.getsockname()
+    try:
+        reactor = reactor_of(asyncio.get_running_loop())
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockname = sock.getsockname()
+        try:
+            peername = sock.getpeername()
+        except OSError:  # reset meanwhile, which reading tells
+            peername = None
+    except BaseException:
+        sock.close()
+        raise
     return made(reactor, sock.detach(), protocol, peername, sockname)

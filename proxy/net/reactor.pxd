@@ -1,0 +1,55 @@
+from libc.stdint cimport uint32_t
+
+from proxy.net.stage cimport Stage
+
+
+cdef extern from "sys/epoll.h":
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLPRI
+        EPOLLRDHUP
+        EPOLLET
+    ctypedef union epoll_data_t:
+        int fd
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+
+cdef class Reactor:
+    cdef object __weakref__
+    cdef object _loop
+    cdef int _epoll
+    cdef list _table
+    cdef Py_ssize_t _members
+    cdef list _again
+    cdef bint _called
+    cdef char* _scratch
+    cdef epoll_event* _events
+
+    cdef int add(self, Member member, uint32_t events) except -1
+    cdef void change(self, Member member, uint32_t events) noexcept
+    cdef int remove(self, Member member) except -1
+    cdef int again(self, Member member) except -1
+    cdef object soon(self, object call, object argument)
+    cpdef void ready(self) except *
+    cpdef void go_on(self) except *
+
+
+cdef class Member(Stage):
+    cdef int _descriptor
+    cdef bint _queued
+    cdef Reactor _reactor
+
+    cdef int happened(self, uint32_t events) except -1
+    cdef int read(self) except -1
+
+
+cdef Reactor reactor_of(object loop)
+cdef object error_by(int code)
+
+cdef enum:
+    READ = 262144  # bytes of one read at most, as uvloop's
