@@ -107,22 +107,23 @@ cdef class Transport(Member):
         cdef ssize_t size
         cdef int code
         cdef bytes data
-        cdef bint on
+        cdef bint on = False
         while self._unread and not self._paused and not self._closing and not self._ended:
-            data = received(self._descriptor, self._reactor._scratch, self._large, &size, &code)
-            if size > 0:
-                self._large = size >= LARGE
-                # Short: the socket is empty, and what comes next is a new edge (epoll(7)). The end, too, unless it was
-                # told with the bytes. Before urgent data, though, every read stops (tcp(7)).
-                on = size == READ or self._urgent
-                self._unread = on or self._hung_up
-                try:
+            try:
+                data = received(self._descriptor, self._reactor._scratch, self._large, &size, &code)
+                if size > 0:
+                    self._large = size >= LARGE
+                    # Short: the socket is empty, and what comes next is a new edge (epoll(7)). The end, too, unless it
+                    # was told with the bytes. Before urgent data, though, every read stops (tcp(7)).
+                    on = size == READ or self._urgent
+                    self._unread = on or self._hung_up
                     if self._stage is not None:
                         self._stage.data_received(data)
                     else:
                         self._protocol.data_received(data)
-                except BaseException as error:
-                    return self.broken(error, "data_received")
+            except BaseException as error:
+                return self.broken(error, "data_received")
+            if size > 0:
                 if on:
                     return self._reactor.again(self)
             elif size == 0:

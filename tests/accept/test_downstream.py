@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -192,7 +194,7 @@ def test_the_address_of_a_proxy_protocol_header_stands_for_the_client() -> None:
         named = Downstream(r.worker, "http", ("192.0.2.7", 4711))
         client.protocol.connection_lost(None)
         client.protocol = named
-        named.connection_made(client)
+        named.connection_made(cast("asyncio.Transport", client))
         assert (named.client_address, named.client_port, named.peer_address) == ("192.0.2.7", 4711, "127.0.0.1")
         assert not named.trusted
         client.lose()

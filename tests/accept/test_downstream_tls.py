@@ -28,7 +28,7 @@ def connect(r: Rig) -> tuple[Wire, Records]:
     tls = TlsTransport(certificates.context, downstream, server_side=True)
     client = Records(upstream_context(), server_side=False)
     wire.protocol = tls
-    tls.start(wire, client.shake(b""))
+    tls.start(cast("asyncio.Transport", wire), client.shake(b""))
     r.send(wire, client.shake(wire.take()))
     assert client.decrypt(wire.take()) == b""  # the tickets
     return wire, client
