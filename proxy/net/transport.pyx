@@ -65,14 +65,14 @@ cdef extern from "arpa/inet.h":
 
 cdef enum:
     LARGE = 32768  # bytes of a read after which the next is expected to be large, too
-    BLOCK = 1048576  # bytes from which a block of memory is the kernel's, and goes back to it
-    TOP = 4194304  # bytes that may be free at the heap's end
+    BLOCK = 262144  # bytes from which a block of memory is the kernel's, and goes back to it
+    TOP = 1048576  # bytes that may be free at the heap's end
     HIGH = 65536  # bytes, asyncio's own high-water mark
     TEXT = 64  # bytes of an address as text, with room: INET6_ADDRSTRLEN is 46
     READING = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET
 
 # A body passes through in blocks as large as a read, made and freed thousands of times a second. With the C library's
-# defaults (128 KiB and twice the largest that was freed) each may be fresh pages from the kernel: a third of a body's cost.
+# defaults a block that ends the heap goes back to the kernel each time, and comes as fresh pages: a third of a body's cost.
 keep_pages(BLOCK, TOP)
 
 
