@@ -30,7 +30,7 @@ def say(*words):
 def wait_for_term():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
-        time.sleep(0.05)
+        time.sleep(0.1)
 """
 
 
@@ -175,7 +175,7 @@ def test_an_end_is_asked_of_the_supervisor_alone(tmp_path: Path, number: signal.
     """It drains the workers in its own time: a worker that is told directly would go without its last requests."""
     tree = start(
         tmp_path,
-        worker="signal.signal(signal.SIGTERM, lambda *_: say('worker told')); say('ready')\nwhile True: time.sleep(0.05)",
+        worker="signal.signal(signal.SIGTERM, lambda *_: say('worker told')); say('ready')\nwhile 1: time.sleep(0.1)",
         supervisor="""
             def end(*_):
                 say('supervisor told')
@@ -183,7 +183,7 @@ def test_an_end_is_asked_of_the_supervisor_alone(tmp_path: Path, number: signal.
                 os._exit(5)
             signal.signal(signal.SIGTERM, end)
             say('ready')
-            while True: time.sleep(0.05)
+            while 1: time.sleep(0.1)
         """,
     )
     tree.wait_for("ready", 2)
@@ -197,7 +197,7 @@ def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     tree = start(
         tmp_path,
         worker=QUIET,
-        supervisor="signal.signal(signal.SIGTERM, lambda *_: say('told')); say('ready')\nwhile True: time.sleep(0.05)",
+        supervisor="signal.signal(signal.SIGTERM, lambda *_: say('told')); say('ready')\nwhile 1: time.sleep(0.1)",
     )
     tree.wait_for("ready")
     tree.process.terminate()
@@ -215,7 +215,7 @@ def test_signals_that_come_as_it_ends_leave_its_exit_code(tmp_path: Path) -> Non
         supervisor="""
             signal.signal(signal.SIGUSR2, lambda *_: os._exit(5))
             say('supervisor', os.getpid())
-            while True: time.sleep(0.05)
+            while 1: time.sleep(0.1)
         """,
     )
     tree.wait_for("supervisor")
@@ -235,7 +235,7 @@ def test_hangup_goes_to_the_supervisor_and_usr1_to_everyone(tmp_path: Path) -> N
         signal.signal(signal.SIGHUP, lambda *_: say('{0} HUP'))
         signal.signal(signal.SIGUSR1, lambda *_: say('{0} USR1'))
         say('ready')
-        while True: time.sleep(0.05)
+        while 1: time.sleep(0.1)
     """
     tree = start(tmp_path, worker=told.format("worker"), supervisor=told.format("supervisor"))
     tree.wait_for("ready", 2)
@@ -268,7 +268,7 @@ def alive(pid: int) -> bool:
 def test_a_worker_that_ignores_its_end_is_killed(tmp_path: Path) -> None:
     tree = start(
         tmp_path,
-        worker="signal.signal(signal.SIGTERM, signal.SIG_IGN); say('ready')\nwhile True: time.sleep(0.05)",
+        worker="signal.signal(signal.SIGTERM, signal.SIG_IGN); say('ready')\nwhile 1: time.sleep(0.1)",
         supervisor="time.sleep(0.3); return 0",
     )
     assert tree.ends() == 0

@@ -1,4 +1,4 @@
-"""What a request costs the kernel: a worker reads and writes each message once, and waits for it no more than it must."""
+"""What a request costs the kernel: a worker reads and writes each message once, and waits no more than it must."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_one_read_and_one_write_per_message_on_each_side(
         ("read", "upstream"): COUNT,
         ("write", "client"): COUNT,
     }
-    # Each message wakes the loop, which compiled asks the connections' own epoll then: this worker has one connection a side,
-    # a busy one takes what many have said at once. And those of the sweep, four a second.
+    # Each message wakes the loop, which then, compiled, asks the connections' own epoll: here for one of them, where a
+    # busy worker takes what many have said. And the sweep waits, four times a second.
     waits = calls.pop(("wait", "else"))
     assert waits <= (2 if PURE else 4) * COUNT + COUNT // 4, calls
     # Of all else (the access log, a lock) next to nothing.
