@@ -33,13 +33,13 @@ _DONE: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nCont
 
 
 class Counter:
-    """Counts what the service receives; ``delay`` (seconds) is how late it answers."""
+    """Counts what the service receives; ``delay`` (seconds) is how late it answers, ``kept`` the bytes it holds."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, kept: int = KEPT) -> None:
         self._lock = threading.Lock()
         self.delay: Final = delay
         self._kept: list[bytes | memoryview] = []
-        self._memory = memoryview(mmap.mmap(-1, KEPT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+        self._memory = memoryview(mmap.mmap(-1, kept, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
         self._used = self._size = 0  # bytes of the memory that are given away, and bytes of calls to decode
         self._open = 0  # calls that have room and are not whole
         self.spans = self.bytes = self.calls = 0
@@ -50,10 +50,10 @@ class Counter:
     def room(self, size: int) -> memoryview:
         """Where a call of ``size`` bytes is to go: `take` it once it is whole, or `leave` it."""
         with self._lock:
-            if self._used + size > KEPT:
+            if self._used + size > len(self._memory):
                 self._decode()
             self._open += 1
-            if self._used + size > KEPT:
+            if self._used + size > len(self._memory):
                 return memoryview(bytearray(size))
             self._used += size
             return self._memory[self._used - size : self._used]
@@ -71,7 +71,7 @@ class Counter:
             self._size += len(call)
             self.bytes += len(call)
             self.calls += 1
-            if self._size > KEPT:
+            if self._size > len(self._memory):
                 self._decode()
 
     def export(self, request: bytes, _context: Any) -> Any:
