@@ -85,7 +85,7 @@ class Sink:
         grpc, http, self._count_port = free_ports(3)
         self.grpc: Final = f"http://127.0.0.1:{grpc}"
         self.http: Final = f"http://127.0.0.1:{http}"
-        # Load and upstream, which on another machine it would not disturb, go first; it has a share of a full CPU still.
+        # Load and upstream, which it would not disturb from another machine, go first; it keeps a share.
         command = [
             "nice",
             "-n",
