@@ -111,7 +111,7 @@ class Connection(Stage):
             self.transport.pause_reading()
 
     def breathe(self) -> None:
-        """Read on in the loop's next round: libuv would go on with one busy client for 32 reads."""
+        """Read on in the loop's next round: uvloop's transports would go on with one busy client for 32 reads."""
         if not self._paused:
             self.pause()
             self._breathing = True
