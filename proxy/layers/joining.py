@@ -1,6 +1,6 @@
 """Records and packets until they meet: what waits, what is due, and what becomes of it.
 
-A record waits until every packet of its attempt is out of the rings' open blocks, is joined once, judged against what
+A record waits until every packet of its attempt is out of the rings, is joined once, judged against what
 its route usually takes, and leaves as spans, or as a count by the reason why not. No guess, and no second try.
 """
 
@@ -32,6 +32,11 @@ WAIT_NS: Final = AFTER_NS
 FIND_NS: Final = 500_000_000
 """So much longer where the way of its connection is still being found out, which begins with the first record of a
 backend: the proxy hands several over at once, and the first of them may be due already."""
+HELD_NS: Final = 1_000_000_000
+"""So much longer at most where a ring has still not handed over what it has of that time: on a busy machine, or a
+virtual one that stood still, the kernel's timers are late."""
+AGAIN_NS: Final = 10_000_000
+"""Between two looks whether it has."""
 MOST: Final = 16_384
 """Records that wait; while there are so many, others are missing for `BUSY`. Some 8 MB."""
 KEPT_NS: Final = 30_000_000_000
@@ -55,6 +60,8 @@ class Resolved(NamedTuple):
 
 Resolve = Callable[["Record"], Resolved | None]
 """The taps that a record's connection passes; None as long as they are not known. Never waits."""
+Heard = Callable[[tuple[int, ...]], int]
+"""Up to which stamp every packet of these taps has been heard, Unix nanoseconds."""
 Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 Prove = Callable[["Record", "Way"], "Mapping[str, Value]"]
@@ -79,7 +86,7 @@ class _Waiting(NamedTuple):
 class Joining:
     """The joiner and its queue.
 
-    ``resolve``, ``describe`` and ``prove``: see there. ``offer`` takes encoded spans and their number,
+    ``resolve``, ``heard``, ``describe`` and ``prove``: see there. ``offer`` takes encoded spans and their number,
     ``complain`` what somebody should know.
     """
 
@@ -87,6 +94,7 @@ class Joining:
         self,
         tally: Tally,
         resolve: Resolve,
+        heard: Heard,
         offer: Callable[[bytes, int], None],
         complain: Callable[[str], None],
         describe: Describe | None = None,
@@ -94,6 +102,7 @@ class Joining:
     ) -> None:
         self._tally: Final = tally
         self._resolve: Final = resolve
+        self._heard: Final = heard
         self._offer: Final = offer
         self._complain: Final = complain
         self._describe: Final = describe
@@ -159,19 +168,28 @@ class Joining:
         return bool(self._waiting) and self._waiting[0].due_ns <= now_ns
 
     def step(self, now_ns: int, seconds: float) -> None:
-        """Join what is due, for so long at most; its packets must have been heard."""
+        """Join what is due and heard, for so long at most."""
         begun = time.thread_time_ns()
         limit = time.monotonic() + seconds
         while self.due(now_ns):
-            self._one(heapq.heappop(self._waiting).record)
+            waiting = heapq.heappop(self._waiting)
+            record = waiting.record
+            resolved = self._resolve(record)
+            if (
+                resolved is not None
+                and self._heard(resolved.slots) <= record.end_ns
+                and now_ns < record.end_ns + WAIT_NS + HELD_NS
+            ):
+                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + AGAIN_NS))
+                continue
+            self._one(record, resolved)
             os.sched_yield()
             if time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
 
-    def _one(self, record: Record) -> None:
+    def _one(self, record: Record, resolved: Resolved | None) -> None:
         tally = self._tally
-        resolved = self._resolve(record)
         if resolved is None:
             tally.missing[NO_TAP] += 1
             return

@@ -47,6 +47,9 @@ _EVERY_PROTOCOL: Final = 3  # ETH_P_ALL
 _SIOCGIFNAME: Final = 0x8910  # linux/sockios.h
 _CLONE_NEWNET: Final = 0x40000000
 _STATUS: Final = struct.Struct("=I")
+_OPENED_AT: Final = 12  # tpacket_block_desc.hdr.bh1.num_pkts
+_OPENED: Final = struct.Struct("=I16x2I")  # with it ts_first_pkt, which the kernel sets as it begins a block
+_SECOND_NS: Final = 1_000_000_000
 _ADDRESS: Final = struct.Struct("=HHiHBB8s")  # struct sockaddr_ll
 
 
@@ -174,6 +177,13 @@ class Ring:
                 if self._blocks:  # else closed in between
                     _STATUS.pack_into(block, _STATUS_AT, _KERNEL)
                     self._next = (self._next + 1) % self._count
+
+    def held_ns(self) -> int | None:
+        """Packets stamped after this, Unix nanoseconds, are in a block that `blocks` has not given yet; None: no packet
+        is. That may be too early, never too late: of a block that waits to be filled again it is what it was before.
+        """
+        packets, second, ns = _OPENED.unpack_from(self._blocks[self._next], _OPENED_AT)
+        return second * _SECOND_NS + ns if packets else None
 
     def _check(self) -> None:
         """Raise what the kernel has to say about the interface."""

@@ -4,8 +4,8 @@
     interface --(packet ring)----------> Taps  --^   ^-- Ways: which interfaces a connection passes
     Open vSwitch --(IPFIX, if asked for)--> Proofs --^
 
-A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is out of the rings' open blocks
-(and later where the way of its connection is still being found out).
+A record is tried `joining.WAIT_NS` after its attempt has ended, when its last packet is, as a rule, out of the rings;
+later where it is not, or the way of its connection is still being found out.
 Nothing here waits for anything but the collector, and for that only in the exporter's thread.
 """
 
@@ -103,6 +103,7 @@ class Service:
         self._joining: Final = Joining(
             self._tally,
             self._resolve,
+            lambda slots: self._taps.heard_ns(slots),
             self._exporter.offer,
             self._complaints.make,
             None if self._switching is None else self._switching.describe,

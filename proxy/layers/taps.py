@@ -43,6 +43,10 @@ class RingLike(Protocol):
         """See `ring.Ring`."""
         ...
 
+    def held_ns(self) -> int | None:
+        """See `ring.Ring`."""
+        ...
+
     def statistics(self) -> tuple[int, int]:
         """See `ring.Ring`."""
         ...
@@ -57,12 +61,13 @@ class RingLike(Protocol):
 
 
 class _Tap:
-    __slots__ = ("interface", "ring", "since_ns", "used")
+    __slots__ = ("heard_ns", "interface", "ring", "since_ns", "used")
 
     def __init__(self, interface: Interface, ring: RingLike, now: float) -> None:
         self.interface: Final = interface
         self.ring: Final = ring
         self.since_ns = time.time_ns()
+        self.heard_ns = 0
         self.used = now
 
 
@@ -135,6 +140,10 @@ class Taps:
         """Since when all of these have been listening as they do now, Unix nanoseconds."""
         return max(self._taps[slot].since_ns for slot in slots)
 
+    def heard_ns(self, slots: Sequence[int]) -> int:
+        """Up to which stamp `drain` has heard every packet of these taps, Unix nanoseconds."""
+        return min(self._taps[slot].heard_ns for slot in slots)
+
     def select(self, program: bytes) -> None:
         """Put another filter in force, at every tap."""
         self._program = program
@@ -160,9 +169,13 @@ class Taps:
             self.close(slot)
 
     def drain(self) -> None:
-        """Hear everything that has arrived."""
+        """Hear everything that has been handed over, and see up to when that is everything there was."""
         for slot, tap in list(self._taps.items()):
+            begun_ns = time.time_ns()
             self._read(slot, tap)
+            if slot in self._taps:
+                held_ns = tap.ring.held_ns()
+                tap.heard_ns = begun_ns if held_ns is None else min(begun_ns, held_ns)
 
     def statistics(self) -> Iterator[tuple[int, str, int, int]]:
         """(slot, interface, packets, drops) of each tap since the last call."""

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from proxy.layers import joining, otlp
 from proxy.layers.find import Interface
-from proxy.layers.joining import BUSY, FIND_NS, NO_TAP, UNSEEN, WAIT_NS, Frames, Joining, Resolved
+from proxy.layers.joining import AGAIN_NS, BUSY, FIND_NS, HELD_NS, NO_TAP, UNSEEN, WAIT_NS, Frames, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
@@ -31,9 +31,11 @@ class Bench:
         self.blobs: list[tuple[bytes, int]] = []
         self.said: list[str] = []
         self.way: Resolved | None = Resolved((0, 1), WAY, 0)
+        self.heard_ns = 1 << 63
         self.joining = Joining(
             self.tally,
             lambda record: self.way,
+            lambda slots: self.heard_ns,
             lambda blob, number: self.blobs.append((blob, number)),
             self.said.append,
             None if described is None else lambda record, way: described,
@@ -87,6 +89,26 @@ def test_a_record_waits_for_its_packets_and_becomes_spans_once() -> None:
     assert (backend.name, backend.parent_span_id) == ("backend", wire.span_id)
     assert attributes(backend)["spanway.wire.place"] == "backend"
     assert backend.span_id == otlp.span_id(record.trace_id, record.span_id, "backend", "")
+
+
+def test_a_record_waits_for_what_a_ring_still_holds_but_not_for_ever() -> None:
+    bench = Bench()
+    net, (first, second) = run(Ask(), Ask())
+    bench.joining.add(first)
+    bench.heard_ns = first.end_ns  # its very last packet may be held
+    now_ns = second.end_ns + WAIT_NS
+    bench.joining.step(now_ns, 1.0)
+    bench.joining.step(now_ns + AGAIN_NS - 1, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (1, 0)
+    bench.hear(net)
+    bench.heard_ns += 1
+    bench.joining.step(now_ns + AGAIN_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (0, 1)
+    bench.joining.add(second)
+    bench.joining.step(second.end_ns + WAIT_NS + HELD_NS - 1, 1.0)
+    assert bench.joining.pending == 1
+    bench.joining.step(second.end_ns + WAIT_NS + HELD_NS + AGAIN_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (0, 2)
 
 
 def test_places_that_mattered_have_spans_and_others_have_none() -> None:

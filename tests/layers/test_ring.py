@@ -199,6 +199,26 @@ def test_another_filter_takes_over_at_once(ends: tuple[Namespace, Namespace]) ->
         ring.select(EVERY)
 
 
+def test_what_is_still_in_a_block_is_told_until_it_has_been_handed_over(ends: tuple[Namespace, Namespace]) -> None:
+    here, there = ends
+    with Ring(here.index("end"), program=EVERY, netns_fd=here.fd, retire_ms=200) as ring:
+        assert ring.held_ns() is None
+        for number in range(3):
+            exchange(here, there, host="192.0.2.2", port=POOL[0] + number, sizes=(10, 10))
+            held_ns = ring.held_ns()
+            assert held_ns is not None
+            assert held_ns <= time.time_ns()
+            out, flows = Packets(), Flows()
+
+            def all_of_it(out: Packets = out, flows: Flows = flows) -> bool:
+                for block in ring.blocks():
+                    parse(block, flows, out)
+                return bool(out) and ring.held_ns() is None
+
+            until(all_of_it, "the block, and no more")
+            assert held_ns <= min(packet.ts_ns for packet in out)
+
+
 def test_a_ring_that_is_full_drops_and_counts_and_goes_on(ends: tuple[Namespace, Namespace]) -> None:
     here, there = ends
     with Ring(here.index("end"), program=EVERY, netns_fd=here.fd, blocks=2, block_bytes=4096) as ring:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class Pipe:
         self.program = program
         self.read, self.write = os.pipe2(os.O_NONBLOCK)
         self.problem: Exception | None = None
+        self.held: int | None = None
         self.closed = False
 
     def fileno(self) -> int:
@@ -38,6 +40,9 @@ class Pipe:
         if self.problem is not None:
             problem, self.problem = self.problem, None
             raise problem
+
+    def held_ns(self) -> int | None:
+        return self.held
 
     def statistics(self) -> tuple[int, int]:
         return 3, 1
@@ -95,6 +100,21 @@ async def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
     assert {ring.program for ring in bench.rings.values()} == {b"other"}
     bench.taps.use([interface(11)], 1.0)
     assert bench.rings[11].program == b"other"
+
+
+async def test_up_to_when_everything_has_been_heard(bench: Bench) -> None:
+    slots = bench.taps.use([interface(7), interface(9)], 0.0)
+    assert bench.taps.heard_ns(slots) == 0
+    before_ns = time.time_ns()
+    bench.taps.drain()
+    assert before_ns <= bench.taps.heard_ns(slots) <= time.time_ns()
+    bench.rings[9].held = before_ns - 5
+    bench.taps.drain()
+    assert bench.taps.heard_ns(slots) == before_ns - 5
+    assert bench.taps.heard_ns(slots[:1]) >= before_ns
+    bench.rings[9].held = 1 << 62  # what came after the look
+    bench.taps.drain()
+    assert before_ns <= bench.taps.heard_ns(slots) <= time.time_ns()
 
 
 async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
