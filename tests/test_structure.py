@@ -39,6 +39,7 @@ SHORT = {
     "proxy/demo/collector.py",
     "proxy/layers/complaints.py",
     "proxy/layers/packet.py",
+    "proxy/layers/track.py",
     "proxy/meaning.py",
     "proxy/layers/ovs/fdb.py",
     "proxy/layers/ovs/unixctl.py",

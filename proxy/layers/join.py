@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter, deque
 from typing import Final, NamedTuple
 
 from proxy.layers.anchor import Anchor, Anchors
 from proxy.layers.packet import RECORD, SYN, Flows, Packets
-from proxy.layers.split import MOST_TAPS, Layout, Missing, Reason, Split, split
-from proxy.layers.stream import WIDTH, Track, View, view
+from proxy.layers.split import Layout, Missing, Reason, Split, split
+from proxy.layers.stream import View, view
+from proxy.layers.track import MOST_TAPS, WIDTH, Tracks, sort_in
 from proxy.trace.handover import TUNNEL, Record
 
 AFTER_NS: Final = 60_000_000
@@ -27,18 +27,16 @@ _FULL: Final = 4  # when less than one part in so many is left
 _SECOND_NS: Final = 1_000_000_000
 _LATE_NS: Final = 50_000_000  # copies that were still on their way when the response was read
 _DROPS: Final = 64  # spans of time in which a ring dropped packets, remembered per tap
-_KEY: Final = struct.Struct("<qI14xB13x")  # of packet.RECORD: ts_ns, flow, flags
 _MODULO: Final = 0xFFFF_FFFF
-assert _KEY.size == RECORD.size == WIDTH  # noqa: S101 - three views of one layout
 
 
-class _Flow:
-    __slots__ = ("anchors", "claimed", "tracks")
+class _Flow(Tracks):
+    __slots__ = ("anchors", "claimed")
 
     def __init__(self) -> None:
+        super().__init__()
         self.anchors = Anchors()
         self.claimed = False  # an attempt was on it
-        self.tracks: list[Track | None] = [None] * MOST_TAPS
 
 
 class _Drops(NamedTuple):
@@ -74,22 +72,11 @@ class Joiner:
 
     def feed(self, tap: int, packets: Packets) -> None:
         """Take in what one tap (its slot, 0..7) saw. Copies what it keeps."""
-        known = self._known
-        data = bytes(packets.data)
-        at = 0
-        for ts_ns, number, flags in _KEY.iter_unpack(data):
-            flow = known.get(number)
-            if flow is None:
-                flow = known[number] = _Flow()
-            track = flow.tracks[tap]
-            if track is None:
-                track = flow.tracks[tap] = Track()
-            track.add(ts_ns, data[at : at + WIDTH])
-            if flags & SYN:
-                _, _, seq, ack, _, _, _, _, direction, _, _, _, _ = RECORD.unpack_from(data, at)
-                flow.anchors.syn(ts_ns, direction, seq, ack, flags)
-            at += WIDTH
-        self._packets += at // WIDTH
+        kept, opening = sort_in(packets.data, tap, self._known, _Flow)
+        for row in opening:
+            ts_ns, number, seq, ack, _, _, flags, _, direction, _, _, _, _ = RECORD.unpack(row)
+            self._known[number].anchors.syn(ts_ns, direction, seq, ack, flags)
+        self._packets += kept
         if self._packets * WIDTH > self._bytes_kept:
             self._shrink()
 
@@ -101,7 +88,7 @@ class Joiner:
         """A tap is no more; its slot may be another's from now on."""
         self._drops[tap].clear()
         for flow in self._known.values():
-            track, flow.tracks[tap] = flow.tracks[tap], None
+            track, flow.at[tap] = flow.at[tap], None
             if track is not None:
                 self._packets -= len(track)
 
@@ -111,16 +98,14 @@ class Joiner:
         self._floor_ns = max(self._floor_ns, before_ns)
         left = 0
         for flow in self._known.values():
-            for track in flow.tracks:
-                if track is not None:
-                    track.forget(before_ns)
-                    left += len(track)
+            flow.forget(before_ns)
+            left += len(flow)
         idle_ns, most = IDLE_NS, self._flows.limit - self._flows.limit // _FULL
         while True:
             for number in self._flows.forget(before_ns - idle_ns):
                 gone = self._known.pop(number, None)
                 if gone is not None:
-                    left -= sum(len(track) for track in gone.tracks if track is not None)
+                    left -= len(gone)
             if len(self._flows) <= most or idle_ns < _SECOND_NS:
                 break
             idle_ns //= 2
@@ -134,7 +119,7 @@ class Joiner:
                 _, one, _, other = self._flows[number]
                 if (ports[0] <= one <= ports[1]) != (ports[0] <= other <= ports[1]):
                     far = other if ports[0] <= one <= ports[1] else one
-                    found[far] += max((len(track) for track in flow.tracks if track is not None), default=0)
+                    found[far] += max((len(track) for track in flow.at if track is not None), default=0)
         return found
 
     def join(self, record: Record, layout: Layout) -> Split | Missing:
@@ -162,7 +147,7 @@ class Joiner:
         )
         windows: list[bytes] = []
         for tap in layout.taps:
-            track = flow.tracks[tap]
+            track = flow.at[tap]
             if track is not None and record.write_ns < track.floor_ns:
                 return Missing("too-long", f"tap {tap} keeps no more packets of a connection")
             windows.append(b"" if track is None else track.window(record.write_ns, record.end_ns))
@@ -193,7 +178,7 @@ class Joiner:
         if any(one.up.carried != request or one.down.carried != response for one in views):
             # Copies that were sent at one tap must have had the time to come to the next.
             until_ns = record.end_ns + _LATE_NS
-            late = [self._known[place[0]].tracks[tap] for tap in layout.taps]
+            late = [self._known[place[0]].at[tap] for tap in layout.taps]
             windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
             views = _views(record, windows, place[1], anchor)
         return split(record, layout, views, anchor.source)
@@ -201,8 +186,8 @@ class Joiner:
     def _shrink(self) -> None:
         """Forget the older half of the time that is kept, until there is room."""
         while self._packets * WIDTH > self._bytes_kept:
-            kept = [track.times for flow in self._known.values() for track in flow.tracks if track]
-            first, last = min(times[0] for times in kept), max(times[-1] for times in kept)
+            kept = [track for flow in self._known.values() for track in flow.at if track]
+            first, last = min(track.first_ns for track in kept), max(track.last_ns for track in kept)
             self.forget((first + last) // 2 + 1)
 
 

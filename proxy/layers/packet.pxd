@@ -1,4 +1,20 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef packed struct Row:  # `frames.RECORD`
+    int64_t ts_ns
+    uint32_t flow
+    uint32_t seq
+    uint32_t ack
+    uint32_t length
+    uint16_t window
+    uint8_t flags
+    int8_t wscale
+    uint8_t direction
+    uint8_t outgoing
+    uint16_t vlan
+    int32_t ifindex
+    uint32_t frame
 
 
 cdef struct Known:

@@ -26,22 +26,6 @@ cdef enum:
     VLAN_VALID = 0x10
 
 
-cdef packed struct Row:  # `frames.RECORD`
-    int64_t ts_ns
-    uint32_t flow
-    uint32_t seq
-    uint32_t ack
-    uint32_t length
-    uint16_t window
-    uint8_t flags
-    int8_t wscale
-    uint8_t direction
-    uint8_t outgoing
-    uint16_t vlan
-    int32_t ifindex
-    uint32_t frame
-
-
 if sizeof(Row) != RECORD.size:
     raise ImportError("the records of proxy.layers.frames are not those of its compiled twin; build both anew")
 

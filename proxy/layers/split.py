@@ -16,10 +16,9 @@ from typing import Final, Literal, NamedTuple
 
 from proxy.layers.loss import Losses, losses
 from proxy.layers.stream import View
+from proxy.layers.track import MOST_TAPS
 from proxy.layers.walk import RECEIVER, SENDER, Astray, Step, Way, walk
 from proxy.trace.handover import CLOSED, FAILED, TLS, Record
-
-MOST_TAPS: Final = 8
 
 PROXY_SEND: Final = "proxy send"
 PROXY_RECEIVE: Final = "proxy receive"

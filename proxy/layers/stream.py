@@ -8,66 +8,14 @@ before it, so that an exchange may be longer than the numbers are.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right, insort
 from typing import Final
 
 from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN
 
-WIDTH: Final = RECORD.size
-PACKETS: Final = 65_536
-"""Packets that are kept of one connection at one tap: 3 MiB."""
-
 _MODULO: Final = 0xFFFF_FFFF
 _HALF: Final = 0x8000_0000
 _LAST: Final = 1 << 64  # beyond any offset
-
-
-class Track:
-    """The packets of one connection at one tap, in the order of their stamps; bounded, the oldest go first.
-
-    ``floor_ns``: packets before it may have been dropped.
-    """
-
-    __slots__ = ("floor_ns", "rows", "times")
-
-    def __init__(self) -> None:
-        self.times = array("q")
-        self.rows = bytearray()
-        self.floor_ns = 0
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def __repr__(self) -> str:
-        return f"Track({len(self.times)} packets)"
-
-    def add(self, ts_ns: int, row: bytes) -> None:
-        """Take in a packet. Stamps of two CPUs may come in the wrong order; it is put where it belongs."""
-        times = self.times
-        if not times or ts_ns >= times[-1]:
-            times.append(ts_ns)
-            self.rows += row
-        elif ts_ns >= self.floor_ns:
-            at = bisect_right(times, ts_ns)
-            times.insert(at, ts_ns)
-            self.rows[at * WIDTH : at * WIDTH] = row
-        if len(times) > PACKETS:
-            self.forget(times[PACKETS // 4])
-
-    def forget(self, before_ns: int) -> int:
-        """Drop packets stamped before ``before_ns``; returns how many."""
-        gone = bisect_left(self.times, before_ns)
-        if gone:
-            self.floor_ns = max(self.floor_ns, before_ns)
-            del self.times[:gone]
-            del self.rows[: gone * WIDTH]
-        return gone
-
-    def window(self, start_ns: int, end_ns: int) -> bytes:
-        """The rows stamped within [start_ns, end_ns]."""
-        times = self.times
-        return bytes(self.rows[bisect_left(times, start_ns) * WIDTH : bisect_right(times, end_ns) * WIDTH])
 
 
 class Line:

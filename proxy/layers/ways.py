@@ -20,7 +20,7 @@ import yaml
 
 from proxy.errors import SettingsError
 from proxy.layers.find import Interface, NotFound, OpenVSwitch, find
-from proxy.layers.split import MOST_TAPS
+from proxy.layers.track import MOST_TAPS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.layers.join import Joiner
 from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets, parse
 from proxy.layers.split import Layout, Missing, Split
-from proxy.layers.stream import PACKETS
+from proxy.layers.track import PACKETS
 from proxy.trace.handover import CLOSED, FAILED, TLS, TUNNEL, Record
 from tests.layers.blocks import Segment as Wired
 from tests.layers.blocks import block
