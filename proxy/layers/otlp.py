@@ -12,7 +12,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-from proxy.trace.wire import boolean, delimited, integer_head, number, text, utf8, varint
+from proxy.trace import wire
+from proxy.trace.wire import NARROW, NARROW_BITS, delimited, integer_head, number, utf8, varint
 
 _SPANS: Final = 2  # ScopeSpans.spans
 _NAME, _KIND = 5, 6
@@ -28,9 +29,12 @@ _SAMPLED: Final = 0x001
 _LOCAL: Final = 0x100  # the parent is known not to be remote
 _REMOTE: Final = 0x300
 _TEXT_LIMIT: Final = 4096  # bytes of a text
-_WORD: Final = 40  # characters of one that repeats: an address, a verdict, a place
-_head: Final = lru_cache(512)(integer_head)  # some dozens of names, each in a few widths
-_boolean: Final = lru_cache(64)(boolean)
+_WORD: Final = 40  # characters of a text that may come again
+_WIDEST: Final = 10  # bytes of a varint
+_ONE_BYTE: Final = 1 << 7  # the least that has two
+_TWO_BYTES: Final = 1 << NARROW_BITS
+_one_byte: Final = struct.Struct("<B").pack
+_two_bytes: Final = struct.Struct("<H").pack
 
 Value = str | int | bool
 
@@ -40,8 +44,46 @@ def span_id(trace_id: bytes, client_id: bytes, place: str = "", direction: str =
 
     BLAKE2b of trace id, CLIENT span id, ``wire``, place and direction, the last three each ended by a zero byte.
     """
-    tail = f"wire\0{place}\0{direction}\0".encode()
-    return blake2b(trace_id + client_id + tail, digest_size=8).digest()
+    return Ids(trace_id, client_id).of(place, direction)
+
+
+class Ids:
+    """`span_id` for one attempt's spans, of which the greater part is the same."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, trace_id: bytes, client_id: bytes) -> None:
+        self._begun = blake2b(trace_id + client_id + b"wire\0", digest_size=8)
+
+    def of(self, place: str = "", direction: str = "") -> bytes:
+        """The id (8 bytes) of the wire span, or of the child of a place."""
+        ended = self._begun.copy()
+        ended.update(_tail(place, direction))
+        return ended.digest()
+
+
+@lru_cache(256)
+def _tail(place: str, direction: str) -> bytes:
+    return f"{place}\0{direction}\0".encode()
+
+
+class Number:
+    """An integer attribute by its name: all but the value is written beforehand."""
+
+    __slots__ = ("_heads", "_one", "_two")
+
+    def __init__(self, key: str) -> None:
+        self._heads = tuple(integer_head(key, width) for width in range(_WIDEST + 1))
+        self._one, self._two = self._heads[1:3]
+
+    def of(self, value: int) -> bytes:
+        """The attribute; a negative value as its 64-bit two's complement."""
+        if 0 <= value < _ONE_BYTE:
+            return self._one + _one_byte(value)
+        if 0 <= value < _TWO_BYTES:
+            return self._two + _two_bytes(NARROW[value])
+        encoded = varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
+        return self._heads[len(encoded)] + encoded
 
 
 def span(
@@ -51,23 +93,17 @@ def span(
     name: str,
     start_ns: int,
     end_ns: int,
-    attributes: Mapping[str, Value],
+    attributes: bytes,
     *,
     remote: bool,
 ) -> bytes:
-    """One INTERNAL span as a ``ScopeSpans.spans`` field; ``remote``: its parent is another process's."""
+    """One INTERNAL span as a ``ScopeSpans.spans`` field, with encoded attributes; ``remote``: its parent is another
+    process's."""
     flags = _SAMPLED | (_REMOTE if remote else _LOCAL)
     ids = _pack_ids(
         _TRACE_ID, trace_id, _SPAN_ID, own_id, _PARENT_ID, parent_id, _START, start_ns, _END, end_ns, _FLAGS, flags
     )
-    body = b"".join(
-        (
-            ids,
-            _opening(name),
-            *(_attribute(*item) for item in attributes.items()),
-        )
-    )
-    return delimited(_SPANS, body)
+    return delimited(_SPANS, ids + _opening(name) + attributes)
 
 
 @lru_cache(256)
@@ -76,19 +112,31 @@ def _opening(name: str) -> bytes:
     return delimited(_NAME, name.encode()) + number(_KIND, _INTERNAL)
 
 
+def attributes(values: Mapping[str, Value]) -> bytes:
+    """Attributes by their names, encoded."""
+    return b"".join([_attribute(key, value) for key, value in values.items()])
+
+
 def _attribute(key: str, value: Value) -> bytes:
     match value:
         case bool():
-            return _boolean(key, value)
+            return wire.boolean(key, value)
         case int():
-            encoded = varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
-            return _head(key, len(encoded)) + encoded
+            return number_of(key).of(value)
         case str():
-            return _word(key, value) if len(value) <= _WORD else _text(key, value)
+            return word(key, value) if len(value) <= _WORD else text(key, value)
 
 
-def _text(key: str, value: str) -> bytes:
-    return text(key, utf8(value.encode("utf-8", "replace"), _TEXT_LIMIT))
+@lru_cache(256)
+def number_of(key: str) -> Number:
+    """`Number`, for a name that comes again."""
+    return Number(key)
 
 
-_word: Final = lru_cache(2048)(_text)
+def text(key: str, value: str) -> bytes:
+    """A string attribute, of at most 4 KiB."""
+    return wire.text(key, utf8(value.encode("utf-8", "replace"), _TEXT_LIMIT))
+
+
+word: Final = lru_cache(2048)(text)
+"""The same, for what repeats: a verdict, a place."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.layers import otlp
@@ -25,6 +26,22 @@ SHORT_NS: Final = 10_000  # but none that is shorter than a clock is exact
 
 _SELDOM: Final = (CLIENT, BACKEND_RECEIVE)  # places in which most attempts spend no time at all
 
+_PACKETS: Final = otlp.Number(semconv_wire.PACKETS.name)
+_BYTES: Final = otlp.Number(semconv_wire.BYTES.name)
+_EXCESS_US: Final = otlp.Number(semconv_wire.EXCESS_US.name)
+_RETRANSMITTED: Final = otlp.Number(semconv_wire.RETRANSMITTED.name)
+_LOST: Final = otlp.Number(semconv_wire.LOST.name)
+_ZERO_WINDOW_US: Final = otlp.Number(semconv_wire.ZERO_WINDOW_US.name)
+_TIME_US: Final = otlp.Number(semconv_wire.TIME_US.name)
+_INCOMPLETE: Final = otlp.attributes({semconv_wire.INCOMPLETE.name: True})
+
+# Below which time, by what it is divided, and its form.
+_FORMS: Final = tuple(
+    (size * 10**digits, size, f"%.{3 - digits}f {unit}")
+    for unit, size in (("us", 1000), ("ms", 1_000_000), ("s", 1_000_000_000))
+    for digits in (1, 2, 3)
+)
+
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
 
@@ -36,88 +53,125 @@ def encode(
 
     ``described`` is what Open vSwitch says of the connection, as attributes.
     """
-    own_id = otlp.span_id(record.trace_id, record.span_id)
-    wire = otlp.span(
-        record.trace_id,
-        own_id,
-        record.span_id,
-        semconv_wire.WIRE,
-        record.write_ns,
-        record.end_ns,
-        {**_attributes(record, split, verdict, way), **(described or {})},
-        remote=True,
-    )
-    children = [
+    ids = otlp.Ids(record.trace_id, record.span_id)
+    own_id = ids.of()
+    attributes = _attributes(record, split, verdict, way)
+    if described:
+        attributes += otlp.attributes(described)
+    spans = [
         otlp.span(
             record.trace_id,
-            otlp.span_id(record.trace_id, record.span_id, split.layout.place_of(segment), direction),
             own_id,
-            segment,
-            start_ns,
-            end_ns,
+            record.span_id,
+            semconv_wire.WIRE,
+            record.write_ns,
+            record.end_ns,
             attributes,
-            remote=False,
+            remote=True,
         )
-        for segment, direction, start_ns, end_ns, attributes in _mattered(record, split)
     ]
-    return b"".join((wire, *children)), 1 + len(children)
+    for segment, start_ns, end_ns in _mattered(record, split):
+        place = split.layout.place_of(segment)
+        direction = _direction(segment)
+        spans.append(
+            otlp.span(
+                record.trace_id,
+                ids.of(place, direction),
+                own_id,
+                segment,
+                start_ns,
+                end_ns,
+                _place(place, direction, split.segments[segment], split.lost.get(place, 0)),
+                remote=False,
+            )
+        )
+    return b"".join(spans), len(spans)
 
 
-def _attributes(record: Record, split: Split, verdict: Verdict, way: Way) -> dict[str, Value]:
-    lost = {place: size for place, size in split.lost.items() if size}
-    attributes: dict[str, Value] = {
-        semconv_wire.TRANSPORT.name: "tcp",
-        semconv.NETWORK_LOCAL_ADDRESS.name: address_text(record.local),
-        semconv.NETWORK_LOCAL_PORT.name: record.local_port,
-        semconv.NETWORK_PEER_ADDRESS.name: address_text(record.peer),
-        semconv.NETWORK_PEER_PORT.name: record.peer_port,
-        semconv_wire.SPLIT.name: " | ".join(f"{name} {duration(ns)}" for name, ns in split.segments.items() if ns),
-        semconv_wire.TAPS.name: ", ".join(interface.name for interface in way.interfaces),
-        semconv_wire.ANCHOR.name: split.anchor,
-        semconv_wire.PACKETS.name: split.packets,
-        semconv_wire.BYTES.name: record.request_end
-        - record.request_start
-        + record.response_end
-        - record.response_start,
-        semconv_wire.VERDICT.name: verdict.verdict,
-        semconv_wire.VERDICT_PLACE.name: verdict.place,
-        semconv_wire.EXCESS_US.name: verdict.excess_ns // 1000,
-    }
+def _attributes(record: Record, split: Split, verdict: Verdict, way: Way) -> bytes:
+    """What the wire span says."""
+    size = record.request_end - record.request_start + record.response_end - record.response_start
+    parts = [
+        _ends(record.local, record.local_port, record.peer, record.peer_port),
+        otlp.text(semconv_wire.SPLIT.name, _drawn(split.segments)),
+        _known(way, split.anchor),
+        _PACKETS.of(split.packets),
+        _BYTES.of(size),
+        _blamed(verdict.verdict, verdict.place),
+        _EXCESS_US.of(verdict.excess_ns // 1000),
+    ]
     for place, ns in verdict.places.items():
         if ns or place not in _SELDOM:
-            attributes[semconv_wire.place_us(place)] = ns // 1000
+            parts.append(_place_us(place).of(ns // 1000))
     if split.retransmitted:
-        attributes[semconv_wire.RETRANSMITTED.name] = split.retransmitted
+        parts.append(_RETRANSMITTED.of(split.retransmitted))
+    lost = sum(split.lost.values())
     if lost:
-        attributes[semconv_wire.LOST.name] = sum(lost.values())
-        attributes[semconv_wire.LOST_AT.name] = max(lost, key=lost.__getitem__)
-    if shut := sum(split.zero_window_ns):
-        attributes[semconv_wire.ZERO_WINDOW_US.name] = shut // 1000
+        parts.append(_LOST.of(lost))
+        parts.append(otlp.word(semconv_wire.LOST_AT.name, max(split.lost, key=split.lost.__getitem__)))
+    shut = sum(split.zero_window_ns)
+    if shut:
+        parts.append(_ZERO_WINDOW_US.of(shut // 1000))
     if split.incomplete:
-        attributes[semconv_wire.INCOMPLETE.name] = True
-    return attributes
+        parts.append(_INCOMPLETE)
+    return b"".join(parts)
 
 
-def _mattered(record: Record, split: Split) -> Iterator[tuple[str, str, int, int, dict[str, Value]]]:
-    """(segment, direction, start, end, attributes) of each segment that is worth a span.
+@lru_cache(4096)
+def _ends(local: bytes, local_port: int, peer: bytes, peer_port: int) -> bytes:
+    """What is the same for every attempt on a connection."""
+    return otlp.attributes(
+        {
+            semconv_wire.TRANSPORT.name: "tcp",
+            semconv.NETWORK_LOCAL_ADDRESS.name: address_text(local),
+            semconv.NETWORK_LOCAL_PORT.name: local_port,
+            semconv.NETWORK_PEER_ADDRESS.name: address_text(peer),
+            semconv.NETWORK_PEER_PORT.name: peer_port,
+        }
+    )
+
+
+@lru_cache(1024)
+def _known(way: Way, anchor: str) -> bytes:
+    taps = ", ".join([interface.name for interface in way.interfaces])
+    return otlp.attributes({semconv_wire.TAPS.name: taps, semconv_wire.ANCHOR.name: anchor})
+
+
+@lru_cache(1024)
+def _blamed(verdict: str, place: str) -> bytes:
+    return otlp.attributes({semconv_wire.VERDICT.name: verdict, semconv_wire.VERDICT_PLACE.name: place})
+
+
+@lru_cache(1024)
+def _place_us(place: str) -> otlp.Number:
+    return otlp.Number(semconv_wire.place_us(place))
+
+
+def _drawn(segments: Mapping[str, int]) -> str:
+    """A split as text."""
+    return " | ".join([f"{name} {duration(ns)}" for name, ns in segments.items() if ns])
+
+
+def _mattered(record: Record, split: Split) -> list[tuple[str, int, int]]:
+    """(segment, start, end) of each segment that is worth a span.
 
     What a long message visits many times is one span, from its first to its last visit; how much of it was spent there
     is an attribute.
     """
     enough = min(LONG_NS, max((record.end_ns - record.write_ns) // SHARE, SHORT_NS))
-    for segment, (start_ns, end_ns) in split.marks().items():
-        place = split.layout.place_of(segment)
-        spent = split.segments[segment]
-        lost = split.lost.get(place, 0)
-        if spent < enough and not lost:
-            continue
-        direction = _direction(segment)
-        attributes: dict[str, Value] = {semconv_wire.PLACE.name: place, semconv_wire.TIME_US.name: spent // 1000}
-        if direction:
-            attributes[semconv_wire.DIRECTION.name] = direction
-        if lost:
-            attributes[semconv_wire.LOST.name] = lost
-        yield segment, direction, start_ns, end_ns, attributes
+    found: dict[str, tuple[int, int]] = {}
+    for segment, start_ns, end_ns in split.pieces:
+        if split.segments[segment] >= enough or (split.lost and split.lost.get(split.layout.place_of(segment))):
+            found[segment] = (found[segment][0] if segment in found else start_ns, end_ns)
+    return [(segment, start_ns, end_ns) for segment, (start_ns, end_ns) in found.items()]
+
+
+def _place(place: str, direction: str, spent_ns: int, lost: int) -> bytes:
+    """What the span of a place says."""
+    said = otlp.word(semconv_wire.PLACE.name, place) + _TIME_US.of(spent_ns // 1000)
+    if direction:
+        said += otlp.word(semconv_wire.DIRECTION.name, direction)
+    return said + _LOST.of(lost) if lost else said
 
 
 def _direction(segment: str) -> str:
@@ -129,8 +183,9 @@ def _direction(segment: str) -> str:
 
 def duration(ns: int) -> str:
     """A time in three digits: ``850 ns``, ``12.3 us``, ``1.45 ms``, ``2.10 s``."""
-    for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)):
-        if ns >= size:
-            value = ns / size
-            return f"{value:.{max(0, 2 - int(value >= 10) - int(value >= 100))}f} {unit}"
-    return f"{ns} ns"
+    if ns < 1000:
+        return f"{ns} ns"
+    for below_ns, size, form in _FORMS:
+        if ns < below_ns:
+            return form % (ns / size)
+    return f"{ns / 1_000_000_000:.0f} s"

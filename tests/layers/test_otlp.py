@@ -22,7 +22,9 @@ UINT63 = st.integers(min_value=0, max_value=(1 << 63) - 1)
 
 @given(ID16, ID8, ID8, WORDS, UINT63, UINT63, st.dictionaries(WORDS, WORDS | INT64 | st.booleans()), st.booleans())
 def test_a_span_means_what_the_sdk_writes(trace, own, parent, name, start, end, attributes, remote) -> None:
-    written = ScopeSpans.FromString(otlp.span(trace, own, parent, name, start, end, attributes, remote=remote)).spans
+    written = ScopeSpans.FromString(
+        otlp.span(trace, own, parent, name, start, end, otlp.attributes(attributes), remote=remote)
+    ).spans
 
     def context(span: bytes, is_remote: bool) -> SpanContext:
         return SpanContext(int.from_bytes(trace), int.from_bytes(span), is_remote, TraceFlags(1))
