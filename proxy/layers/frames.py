@@ -130,13 +130,14 @@ class Flows:
         number = self._numbers.get(theirs + ours if direction else ours + theirs)
         return None if number is None else (number, direction)
 
-    def forget(self, before_ns: int) -> list[int]:
-        """Make room: connections whose last packet is older than ``before_ns`` are known no more.
+    def forget(self, before_ns: int, most: int | None = None) -> list[int]:
+        """Make room: connections whose last packet is older than ``before_ns`` are known no more; of too many, the
+        first ``most``.
 
         Returns their numbers, in ascending order. From now on each may name another connection: whoever keeps
         something by number drops it for these.
         """
-        gone = [number for number, key in enumerate(self._keys) if key and self._last[number] < before_ns]
+        gone = [number for number, key in enumerate(self._keys) if key and self._last[number] < before_ns][:most]
         for number in gone:
             del self._numbers[self._keys[number]]
             self._keys[number] = b""

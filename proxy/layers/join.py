@@ -52,13 +52,15 @@ class Joiner:
     not, by reason.
     """
 
-    __slots__ = ("_bytes_kept", "_drops", "_floor_ns", "_flows", "_known", "_packets", "counts")
+    __slots__ = ("_bytes_kept", "_drops", "_floor_ns", "_flows", "_known", "_old", "_packets", "_unclaimed", "counts")
 
     def __init__(self, flows: Flows, *, bytes_kept: int = BYTES) -> None:
         self._flows = flows
         self._known: dict[int, _Flow] = {}
         self._bytes_kept = bytes_kept
         self._packets = 0
+        self._old: list[int] = []  # connections that `forget` is still to look at, and `strangers`
+        self._unclaimed: list[int] = []
         self._floor_ns = 0
         self._drops: list[deque[_Drops]] = [deque(maxlen=_DROPS) for _ in range(MOST_TAPS)]
         self.counts: Counter[str] = Counter()
@@ -92,30 +94,41 @@ class Joiner:
             if track is not None:
                 self._packets -= len(track)
 
-    def forget(self, before_ns: int) -> None:
+    def forget(self, before_ns: int, most: int | None = None) -> None:
         """Drop packets stamped before ``before_ns``, and connections that have been idle for `IDLE_NS` by then, or,
-        where there are too many, for less."""
+        where there are too many, for less.
+
+        With ``most`` only so many connections are looked at, and dropped; the next call goes on with the others.
+        """
         self._floor_ns = max(self._floor_ns, before_ns)
-        left = 0
-        for flow in self._known.values():
-            flow.forget(before_ns)
-            left += len(flow)
-        idle_ns, most = IDLE_NS, self._flows.limit - self._flows.limit // _FULL
+        if most is None or not self._old:
+            self._old = list(self._known)
+        for number in _taken(self._old, most):
+            flow = self._known.get(number)
+            if flow is not None:
+                self._packets -= flow.forget(before_ns)
+        idle_ns, enough = IDLE_NS, self._flows.limit - self._flows.limit // _FULL
         while True:
-            for number in self._flows.forget(before_ns - idle_ns):
+            dropped = self._flows.forget(before_ns - idle_ns, most)
+            for number in dropped:
                 gone = self._known.pop(number, None)
                 if gone is not None:
-                    left -= len(gone)
-            if len(self._flows) <= most or idle_ns < _SECOND_NS:
+                    self._packets -= len(gone)
+            if len(self._flows) <= enough or idle_ns < _SECOND_NS or (most is not None and dropped):
                 break
             idle_ns //= 2
-        self._packets = left
 
-    def strangers(self, ports: tuple[int, int]) -> Counter[int]:
-        """Packets at one tap of connections that no attempt was on, by the port opposite to the one in ``ports``."""
+    def strangers(self, ports: tuple[int, int], most: int | None = None) -> Counter[int]:
+        """Packets at one tap of connections that no attempt was on, by the port opposite to the one in ``ports``.
+
+        With ``most`` of so many connections; the next call goes on with the others.
+        """
+        if most is None or not self._unclaimed:
+            self._unclaimed = [number for number, flow in self._known.items() if not flow.claimed]
         found: Counter[int] = Counter()
-        for number, flow in self._known.items():
-            if not flow.claimed:
+        for number in _taken(self._unclaimed, most):
+            flow = self._known.get(number)
+            if flow is not None and not flow.claimed:
                 _, one, _, other = self._flows[number]
                 if (ports[0] <= one <= ports[1]) != (ports[0] <= other <= ports[1]):
                     far = other if ports[0] <= one <= ports[1] else one
@@ -189,6 +202,15 @@ class Joiner:
             kept = [track for flow in self._known.values() for track in flow.at if track]
             first, last = min(track.first_ns for track in kept), max(track.last_ns for track in kept)
             self.forget((first + last) // 2 + 1)
+
+
+def _taken(numbers: list[int], most: int | None) -> list[int]:
+    """The last ``most`` of what is left to do, which leave it."""
+    if most is None:
+        most = len(numbers)
+    part = numbers[max(0, len(numbers) - most) :]
+    del numbers[len(numbers) - len(part) :]
+    return part
 
 
 _BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})

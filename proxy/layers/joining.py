@@ -40,6 +40,8 @@ MOST: Final = 16_384
 """Records that wait; while there are so many, others are missing for `BUSY`. Some 8 MB."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
+AT_ONCE: Final = 4096
+"""Connections that are looked at in one go of clearing up, some 5 ms; rings are not read meanwhile."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
 _BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
@@ -142,7 +144,7 @@ class Joining:
 
     def strangers(self, ports: tuple[int, int]) -> Counter[int]:
         """See `Joiner.strangers`."""
-        return self._joiner.strangers(ports)
+        return self._joiner.strangers(ports, AT_ONCE)
 
     def dropped(self, slot: int, since_ns: int, until_ns: int) -> None:
         """A tap's ring had no room within this time."""
@@ -238,7 +240,7 @@ class Joining:
             )
 
     def forget(self, now_ns: int) -> None:
-        """Drop packets that no attempt can need any more.
+        """Drop packets that no attempt can need any more, of `AT_ONCE` connections.
 
         Where the clock was set back, all of them go, and what waits: what they say of time holds no more.
         """
@@ -249,4 +251,4 @@ class Joining:
             self._waiting.clear()
             self._complain("the system's clock was set back; what was under way is not joined")
         self._latest_ns = now_ns
-        self._joiner.forget(now_ns - KEPT_NS)
+        self._joiner.forget(now_ns - KEPT_NS, AT_ONCE)

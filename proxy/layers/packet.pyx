@@ -110,16 +110,20 @@ cdef class Flows:
         number = self._look_up(&theirs[0] if direction else &ours[0])
         return None if number < 0 else (number, int(direction))
 
-    def forget(self, int64_t before_ns):
+    def forget(self, int64_t before_ns, most=None):
         """See ``frames.py``."""
         cdef uint32_t number
+        cdef uint32_t left = self.limit if most is None else min(most, self.limit)
         cdef list gone = []
         for number in range(self._met):
+            if not left:
+                break
             if self._known[number].used and self._known[number].last_ns < before_ns:
                 self._known[number].used = 0
                 self._free[self._spare] = number
                 self._spare += 1
                 gone.append(number)
+                left -= 1
         if gone:
             self._fill()
         return gone

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 STEP: Final = 0.02  # seconds between two looks at what is due
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
-TICK: Final = 0.25  # seconds between two looks at the exporter, the rings and the socket's file
+TICK: Final = 0.25  # seconds between two looks at the exporter, the rings, old packets and the socket's file
 LEAVE_OUT: Final = 1.0  # seconds between two looks for packets that are nobody's
-LOOK: Final = 5.0  # seconds between two clearances of old packets
+LOOK: Final = 5.0  # seconds between two looks at ways and ports that are needed no more
 READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
 STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
@@ -280,7 +280,6 @@ class Service:
                 self._complaints.guard(lambda: self._widening.leave_out(self._joining.strangers))
             if now >= next_look:
                 next_look = now + LOOK
-                self._joining.forget(time.time_ns())
                 self._readiness.sweep(now)
                 self._widening.narrow()
             if self._switching is not None and now >= next_read:
@@ -293,6 +292,7 @@ class Service:
     def _look_after(self) -> None:
         """Counters of rings, taps that nobody needs, old packets, the socket's file."""
         self._hear()
+        self._joining.forget(time.time_ns())
         self._taps.sweep(asyncio.get_running_loop().time())
         state = self._inbox.state()
         if state == "gone":

@@ -414,6 +414,27 @@ def test_a_table_that_fills_up_makes_room_by_what_was_idle_longest() -> None:
     assert len(flows) == left  # there is room
 
 
+def test_forgetting_in_parts_comes_to_the_same() -> None:
+    flows = Flows()
+    joiner = Joiner(flows)
+    for number in range(8):
+        packets = Packets()
+        made = [Wired(source_port=5000 + number, target_port=80, ts_ns=START + MS * after).frame() for after in (0, 9)]
+        assert parse(block(made), flows, packets) == 2
+        joiner.feed(number % 2, packets)
+    kept = []
+    for _ in range(5):
+        joiner.forget(START + 5 * MS, 2)
+        kept.append(len(joiner))
+    assert kept == [14, 12, 10, 8, 8]
+    for _ in range(5):
+        joiner.forget(START + 10**13, 3)
+        kept.append(len(flows))
+        assert sorted(joiner._known) == list(flows)
+    assert kept[5:] == [5, 2, 0, 0, 0]
+    assert len(joiner) == 0
+
+
 def test_one_connection_keeps_its_latest_packets() -> None:
     flows = Flows()
     joiner = Joiner(flows)

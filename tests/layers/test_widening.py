@@ -69,3 +69,5 @@ def test_strangers_are_what_no_record_was_of() -> None:
     joiner.feed(0, packets)
     joiner.feed(1, packets)  # the same ones, at another tap
     assert joiner.strangers(POOL) == {80: 2}
+    parts = [joiner.strangers(POOL, 1) for _ in range(6)]  # of three connections
+    assert sorted(parts[:3], key=len) == sorted(parts[3:], key=len) == [{}, {}, {80: 2}]
