@@ -28,6 +28,7 @@ _SECOND_NS: Final = 1_000_000_000
 _LATE_NS: Final = 50_000_000  # copies that were still on their way when the response was read
 _DROPS: Final = 64  # spans of time in which a ring dropped packets, remembered per tap
 _MODULO: Final = 0xFFFF_FFFF
+_NEVER: Final = (1 << 63) - (1 << 50)  # more bytes or nanoseconds than there are: they are computed in 64 bits
 
 
 class _Flow(Tracks):
@@ -153,13 +154,11 @@ class Joiner:
         if place is None or flow is None:
             return Missing("no-packets", "connection not seen")
         flow.claimed = True
-        incomplete = any(
-            since_ns <= record.end_ns and until_ns >= record.write_ns
-            for tap in layout.taps
-            for since_ns, until_ns in self._drops[tap]
-        )
+        incomplete = False
         windows: list[bytes] = []
         for tap in layout.taps:
+            for since_ns, until_ns in self._drops[tap]:
+                incomplete = incomplete or (since_ns <= record.end_ns and until_ns >= record.write_ns)
             track = flow.at[tap]
             if track is not None and record.write_ns < track.floor_ns:
                 return Missing("too-long", f"tap {tap} keeps no more packets of a connection")
@@ -188,12 +187,14 @@ class Joiner:
             return Missing("no-anchor")
         views = _views(record, windows, place[1], anchor)
         request, response = record.request_end - record.request_start, record.response_end - record.response_start
-        if any(one.up.carried != request or one.down.carried != response for one in views):
-            # Copies that were sent at one tap must have had the time to come to the next.
-            until_ns = record.end_ns + _LATE_NS
-            late = [self._known[place[0]].at[tap] for tap in layout.taps]
-            windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
-            views = _views(record, windows, place[1], anchor)
+        for one in views:
+            if one.up.carried != request or one.down.carried != response:
+                # Copies that were sent at one tap must have had the time to come to the next.
+                until_ns = record.end_ns + _LATE_NS
+                late = [self._known[place[0]].at[tap] for tap in layout.taps]
+                windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
+                views = _views(record, windows, place[1], anchor)
+                break
         return split(record, layout, views, anchor.source)
 
     def _shrink(self) -> None:
@@ -219,7 +220,10 @@ _BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})
 def _plausible(record: Record) -> bool:
     answered = record.response_start < record.response_end
     return (
-        0 < record.write_ns <= record.end_ns
+        0 < record.write_ns <= record.end_ns < _NEVER
+        and record.request_end < _NEVER
+        and record.response_end < _NEVER
+        and record.sent_ns < _NEVER
         and record.request_start < record.request_end
         and record.response_start <= record.response_end
         and (not answered or record.write_ns <= record.first_byte_ns <= record.end_ns)

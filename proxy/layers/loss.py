@@ -34,11 +34,16 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
     recovery_ns = retransmitted = 0
     for upward in (True, False):
         if upward:
-            lines, acks, end = [one.up for one in views], [one.up_acks for one in views], record.request_end
+            lines, end = [one.up for one in views], record.request_end
         else:
-            lines, acks = [one.down for one in reversed(views)], [one.down_acks for one in reversed(views)]
-            end = record.response_end
+            lines, end = [one.down for one in reversed(views)], record.response_end
         unique = end - lines[0].low
+        once = True
+        for line in lines:
+            once = once and line.carried == unique
+        if once and not lines[0].holes:
+            continue
+        acks = [one.up_acks for one in views] if upward else [one.down_acks for one in reversed(views)]
         ended = lines[-1].complete(end) or 0
         if lines[0].holes:
             round_ns = _round(lines[0], acks[0])
@@ -47,7 +52,7 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
                     own = _ENDS[not upward]
                     lost[own] = lost.get(own, 0) + size
                     recovery_ns = max(recovery_ns, ended - since_ns)
-        if all(line.carried == unique for line in lines):
+        if once:
             continue
         names = (*(places if upward else reversed(places)), _ENDS[upward])
         parts = _counts(lines, end)

@@ -15,7 +15,7 @@ from typing import Final
 from proxy.trace import wire
 from proxy.trace.wire import NARROW, NARROW_BITS, delimited, integer_head, number, utf8, varint
 
-_SPANS: Final = 2  # ScopeSpans.spans
+_SPANS: Final = b"\x12"  # ScopeSpans.spans = 2, a message
 _NAME, _KIND = 5, 6
 _INTERNAL: Final = 1  # SpanKind
 _pack_ids: Final = struct.Struct("<2s16s2s8s2s8ssQsQ2sI").pack
@@ -70,20 +70,22 @@ def _tail(place: str, direction: str) -> bytes:
 class Number:
     """An integer attribute by its name: all but the value is written beforehand."""
 
-    __slots__ = ("_heads", "_one", "_two")
+    __slots__ = ("_heads",)
 
     def __init__(self, key: str) -> None:
         self._heads = tuple(integer_head(key, width) for width in range(_WIDEST + 1))
-        self._one, self._two = self._heads[1:3]
 
     def of(self, value: int) -> bytes:
         """The attribute; a negative value as its 64-bit two's complement."""
-        if 0 <= value < _ONE_BYTE:
-            return self._one + _one_byte(value)
-        if 0 <= value < _TWO_BYTES:
-            return self._two + _two_bytes(NARROW[value])
-        encoded = varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
+        encoded = _varint(value)  # `wire.integer` remembers what it wrote; these values hardly repeat
         return self._heads[len(encoded)] + encoded
+
+
+def _varint(value: int) -> bytes:
+    """As `wire.varint`, with less work for what is short."""
+    if 0 <= value < _ONE_BYTE:
+        return _one_byte(value)
+    return _two_bytes(NARROW[value]) if 0 <= value < _TWO_BYTES else varint(value)
 
 
 def span(
@@ -103,7 +105,8 @@ def span(
     ids = _pack_ids(
         _TRACE_ID, trace_id, _SPAN_ID, own_id, _PARENT_ID, parent_id, _START, start_ns, _END, end_ns, _FLAGS, flags
     )
-    return delimited(_SPANS, ids + _opening(name) + attributes)
+    opening = _opening(name)
+    return b"".join((_SPANS, _varint(len(ids) + len(opening) + len(attributes)), ids, opening, attributes))
 
 
 @lru_cache(256)

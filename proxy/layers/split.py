@@ -76,12 +76,8 @@ class Layout:
         return self._places.get(segment, segment)
 
 
-class Piece(NamedTuple):
-    """A link of the chain: time spent at one segment, without interruption."""
-
-    segment: str
-    start_ns: int
-    end_ns: int
+Piece = tuple[str, int, int]
+"""A link of the chain: (segment, start_ns, end_ns), time spent at one segment without interruption."""
 
 
 class Split(NamedTuple):
@@ -145,48 +141,51 @@ def split(record: Record, layout: Layout, views: Sequence[View], anchor: Literal
     segments = dict.fromkeys(layout.names, 0)
     pieces: list[Piece] = []
     at = record.write_ns
-    for segment, start_ns, end_ns in reversed(chain):
+    chain.reverse()
+    for link in chain:
+        segment, start_ns, end_ns = link
         if start_ns != at or end_ns < start_ns:
             return Missing("order", segment)
         segments[segment] += end_ns - start_ns
-        if pieces and pieces[-1].segment == segment:
-            pieces[-1] = Piece(segment, pieces[-1].start_ns, end_ns)
+        if pieces and pieces[-1][0] == segment:
+            pieces[-1] = (segment, pieces[-1][1], end_ns)
         elif end_ns > start_ns:
-            pieces.append(Piece(segment, start_ns, end_ns))
+            pieces.append(link)
         at = end_ns
     if at != record.end_ns or sum(segments.values()) != record.end_ns - record.write_ns:
         return Missing("sum")
     found = losses(record, layout.places, views) if answered else Losses({}, 0, 0)
+    stamps: list[tuple[int, int]] = []
+    packets = 0
+    for one in views:
+        down = one.down.complete(record.response_end) if answered else None
+        stamps.append((one.up.complete(record.request_end) or 0, down or 0))
+        packets += one.packets
     return Split(
         layout,
         segments,
         tuple(pieces),
-        tuple(
-            (one.up.complete(record.request_end) or 0, one.down.complete(record.response_end) or 0 if answered else 0)
-            for one in views
-        ),
+        tuple(stamps),
         found.lost,
         found.recovery_ns,
         found.retransmitted,
         (views[0].up_acks.shut(record.end_ns), views[-1].down_acks.shut(record.end_ns)),
         anchor,
-        sum(one.packets for one in views),
-        answered=answered,
-        overlap=overlap,
+        packets,
+        False,
+        answered,
+        overlap,
     )
 
 
-_Link = tuple[str, int, int]
-
-
-def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[_Link], bool, bool]:
+def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[Piece], bool, bool]:
     """The links from the end of the wait back to its start; whether it was answered; whether messages overlapped."""
     q1, p0, p1 = record.request_end, record.response_start, record.response_end
     last = views[-1]
     answered = p1 > p0 and not record.flags & FAILED
     if answered and record.flags & (CLOSED | TLS) == CLOSED:
         p1 += 1  # its last byte is the FIN: only then the proxy knew that this was all
-    chain: list[_Link] = []
+    chain: list[Piece] = []
     asked = last.up.complete(q1)
     if p1 == p0:
         reached = _forward(record, layout, views, q1, chain_end=record.end_ns)
@@ -218,8 +217,9 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
     unread = (views[0].down.first_ns, record.first_byte_ns)
     if unread[0] > unread[1]:
         raise Astray("order", "read before it came")
-    way = Way([one.down for one in reversed(views)], [one.down_acks for one in reversed(views)])
-    chain += [_named(step, layout, up=False) for step in _steps(way, p1, floor, end, unread)]
+    if end > floor:  # most messages are one packet
+        way = Way([one.down for one in reversed(views)], [one.down_acks for one in reversed(views)])
+        chain += [_named(step, layout, up=False) for step in walk(way, p1, floor, unread)]
     reached_ns, links = _forward(record, layout, views, until)
     if reached_ns > floor:
         raise Astray("order", BACKEND)
@@ -241,9 +241,9 @@ def _enough(record: Record, views: Sequence[View], first_ns: int) -> int:
     return until
 
 
-def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int, since: int) -> list[_Link]:
+def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int, since: int) -> list[Piece]:
     """From the end of an attempt that was given up back to ``since``: where the byte at ``offset`` had got to."""
-    links: list[_Link] = []
+    links: list[Piece] = []
     names = (BACKEND, *reversed(layout.backward), PROXY_RECEIVE)
     now, index = since, 0
     for index, one in enumerate(reversed(views)):
@@ -262,7 +262,7 @@ def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int,
 
 def _forward(
     record: Record, layout: Layout, views: Sequence[View], until: int, chain_end: int = 0
-) -> tuple[int, list[_Link]]:
+) -> tuple[int, list[Piece]]:
     """When [q0, ``until``) had come to the last tap, and the links from there back to the start.
 
     With ``chain_end`` it need not have come: the place where it stayed behind has the rest.
@@ -282,7 +282,7 @@ def _forward(
         stamps.append(whole)
     if not stamps:
         raise Astray("unsent")
-    links: list[_Link] = []
+    links: list[Piece] = []
     now = stamps[-1]
     if len(stamps) < len(views):
         links.append((layout.forward[len(stamps) - 1], now, chain_end))
@@ -294,25 +294,21 @@ def _forward(
     first = views[0].up.first_ns
     if first < record.write_ns:
         raise Astray("order", PROXY_SEND)
-    way = Way([one.up for one in views], [one.up_acks for one in views])
-    fed = min(record.sent_ns, now)
-    for step in _steps(way, until, first, now):
-        if step.where == SENDER and step.start_ns < fed and record.sent_ns > record.write_ns:
-            if step.end_ns > fed:
-                links.append((PROXY_SEND, fed, step.end_ns))
-            links.append((CLIENT, step.start_ns, min(fed, step.end_ns)))
-        else:
-            links.append(_named(step, layout, up=True))
+    if now > first:
+        way = Way([one.up for one in views], [one.up_acks for one in views])
+        fed = min(record.sent_ns, now)
+        for step in walk(way, until, first):
+            if step.where == SENDER and step.start_ns < fed and record.sent_ns > record.write_ns:
+                if step.end_ns > fed:
+                    links.append((PROXY_SEND, fed, step.end_ns))
+                links.append((CLIENT, step.start_ns, min(fed, step.end_ns)))
+            else:
+                links.append(_named(step, layout, up=True))
     links.append((PROXY_SEND, record.write_ns, first))
     return (chain_end if len(stamps) < len(views) else stamps[-1]), links
 
 
-def _steps(way: Way, end: int, floor_ns: int, now: int, unread: tuple[int, int] = (0, 0)) -> list[Step]:
-    """As `walk`, without one where there is nothing to walk: most messages are one packet."""
-    return walk(way, end, floor_ns, unread) if now > floor_ns else []
-
-
-def _named(step: Step, layout: Layout, *, up: bool) -> _Link:
+def _named(step: Step, layout: Layout, *, up: bool) -> Piece:
     """A step of a walk as a link; ``up`` for the request's, whose sender is the proxy."""
     start_ns, end_ns, where, back = step
     if where == SENDER:

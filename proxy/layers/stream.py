@@ -13,6 +13,9 @@ from typing import Final
 
 from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN
 
+_OPENS: Final = SYN | RST
+_ENDS: Final = FIN
+_TELLS: Final = ACK
 _MODULO: Final = 0xFFFF_FFFF
 _HALF: Final = 0x8000_0000
 _LAST: Final = 1 << 64  # beyond any offset
@@ -34,11 +37,15 @@ class Line:
         self._times: list[int] = []
         self._fronts: list[int] = []
         self.holes: list[tuple[int, int, int]] = []
+        self.carried = self._fill(low, high)
+
+    def _fill(self, low: int, high: int) -> int:
+        """Bring the pieces together; how many bytes they carry."""
         since_ns = 0
         ahead: list[tuple[int, int]] = []  # beyond a hole, by start
         front = low
         carried = 0
-        for ts_ns, start, end in pieces:
+        for ts_ns, start, end in self.pieces:
             carried += min(end, high) - max(start, low)
             if start > front:
                 since_ns = since_ns if ahead else ts_ns
@@ -54,7 +61,7 @@ class Line:
                 del ahead[:joined]
                 self._times.append(ts_ns)
                 self._fronts.append(front)
-        self.carried = carried
+        return carried
 
     def __repr__(self) -> str:
         return f"Line({self.low}..{self._fronts[-1] if self._fronts else '-'}, {len(self.pieces)} packets)"
@@ -106,7 +113,7 @@ class Acks:
         self.ends: list[int] = []
         self.windows: list[int] = []
         self.repeats: list[int] = []
-        self.late: set[tuple[int, int]] = set()
+        self.late: set[tuple[int, int]] | None = None  # mostly there are none
         self.zero_ns = 0
         self._shut_ns = 0
         self._window = 0  # the last one: a smaller window is no news, but a larger one after it is
@@ -124,11 +131,11 @@ class Acks:
         ends = self.ends
         if ends:
             if end < ends[-1]:
-                self.late.add((end, window))
+                self._late(end, window)
                 return
             if end == ends[-1] and window <= self._window:
                 if window < self._window:
-                    self.late.add((end, window))
+                    self._late(end, window)
                 if not length:
                     self.repeats.append(ts_ns)
                 self._window = window
@@ -137,6 +144,11 @@ class Acks:
         self.times.append(ts_ns)
         ends.append(end)
         self.windows.append(window)
+
+    def _late(self, end: int, window: int) -> None:
+        if self.late is None:
+            self.late = set()
+        self.late.add((end, window))
 
     def shut(self, end_ns: int) -> int:
         """For how long the window was 0, until ``end_ns``."""
@@ -153,7 +165,7 @@ class Acks:
         index = self.place(end, window)
         if index >= 0:
             return self.times[index]
-        if (end, window) not in self.late:
+        if self.late is None or (end, window) not in self.late:
             return None
         index = bisect_left(self.ends, end)
         while index < len(self.ends) and self.ends[index] == end and self.windows[index] < window:
@@ -171,7 +183,7 @@ class Acks:
 
     def heard(self, end: int, window: int) -> bool:
         """Whether it passed here, news or not."""
-        return self.place(end, window) >= 0 or (end, window) in self.late
+        return self.place(end, window) >= 0 or (self.late is not None and (end, window) in self.late)
 
 
 class View:
@@ -207,10 +219,10 @@ def view(rows: bytes, up: int, starts: tuple[int, int], request: tuple[int, int]
     up_acks, down_acks = Acks(), Acks()
     packets = 0
     for ts_ns, _, seq, ack, length, window, flags, _, direction, _, _, _, _ in RECORD.iter_unpack(rows):
-        if flags & (SYN | RST):
+        if flags & _OPENS:
             continue
         packets += 1
-        if flags & FIN:
+        if flags & _ENDS:
             length += 1
         if direction == up:
             if length:
@@ -218,7 +230,7 @@ def view(rows: bytes, up: int, starts: tuple[int, int], request: tuple[int, int]
                 q_seq = seq
                 if q <= q1 and q + length > q0:
                     sent.append((ts_ns, q, q + length))
-            if flags & ACK:
+            if flags & _TELLS:
                 down_acks.add(ts_ns, p + ((ack - p_seq + _HALF) & _MODULO) - _HALF, window, length)
         else:
             if length:
@@ -226,6 +238,6 @@ def view(rows: bytes, up: int, starts: tuple[int, int], request: tuple[int, int]
                 p_seq = seq
                 if p <= p1 and p + length > p0:
                     received.append((ts_ns, p, p + length))
-            if flags & ACK:
+            if flags & _TELLS:
                 up_acks.add(ts_ns, q + ((ack - q_seq + _HALF) & _MODULO) - _HALF, window, length)
     return View(Line(q0, q1, sent), Line(p0, p1, received), up_acks, down_acks, packets)

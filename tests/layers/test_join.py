@@ -414,6 +414,19 @@ def test_a_table_that_fills_up_makes_room_by_what_was_idle_longest() -> None:
     assert len(flows) == left  # there is room
 
 
+def test_a_record_of_more_than_there_is_contradicts_itself() -> None:
+    net = Net([Hop(), Hop()])
+    (record,) = net.run(small(1))
+    joiner = joined(net)
+    most = 2**64 - 1
+    for wrong in (
+        record._replace(request_end=most), record._replace(response_end=most), record._replace(end_ns=most),
+        record._replace(sent_ns=most),
+    ):  # fmt: skip
+        assert joiner.join(wrong, layout(1)) == Missing("record")
+    assert isinstance(joiner.join(record, layout(1)), Split)
+
+
 def test_forgetting_in_parts_comes_to_the_same() -> None:
     flows = Flows()
     joiner = Joiner(flows)
