@@ -1,1 +1,1 @@
-# Compiled as it stands: what is called from here is.
+# Compiled as it stands, for its calls into what is.

@@ -14,7 +14,7 @@ from proxy.layers.tracks import MOST_TAPS, PACKETS, WIDTH
 
 cdef enum:
     SYN_FLAG = 0x02
-    FIRST_ROOM = 8  # packets; doubled as they come
+    FIRST_ROOM = 8  # packets; half as many more as they come
 
 cdef Py_ssize_t _most = PACKETS
 cdef Py_ssize_t _taps = MOST_TAPS
@@ -94,15 +94,16 @@ cdef class Track:
     cdef int _make_room(self) except -1:
         """For one more behind the last: where others were dropped, or in a larger piece."""
         cdef Row* rows
+        cdef Py_ssize_t room = max(FIRST_ROOM, self._room + self._room // 2)
         if self._first > self._room // 2:
             memmove(self._rows, self._rows + self._first, self._count * sizeof(Row))
             self._first = 0
             return 0
-        rows = <Row*>realloc(self._rows, max(FIRST_ROOM, 2 * self._room) * sizeof(Row))
+        rows = <Row*>realloc(self._rows, room * sizeof(Row))
         if rows is NULL:
             raise MemoryError
         self._rows = rows
-        self._room = max(FIRST_ROOM, 2 * self._room)
+        self._room = room
         return 0
 
     cdef Py_ssize_t _before(self, int64_t ts_ns) noexcept:
@@ -121,6 +122,7 @@ cdef class Track:
 
     cdef Py_ssize_t _forget(self, int64_t before_ns) noexcept:
         cdef Py_ssize_t gone = self._before(before_ns)
+        cdef Py_ssize_t room
         cdef Row* rows
         if not gone:
             return 0
@@ -131,13 +133,14 @@ cdef class Track:
             free(self._rows)
             self._rows = NULL
             self._room = self._first = 0
-        elif self._room > 4 * self._count and self._room > FIRST_ROOM:
-            rows = <Row*>malloc(max(FIRST_ROOM, 2 * self._count) * sizeof(Row))
+        elif self._room > 2 * self._count and self._room > FIRST_ROOM:
+            room = max(FIRST_ROOM, self._count + self._count // 2)
+            rows = <Row*>malloc(room * sizeof(Row))
             if rows is not NULL:  # else it stays where it is
                 memcpy(rows, self._rows + self._first, self._count * sizeof(Row))
                 free(self._rows)
                 self._rows = rows
-                self._room = max(FIRST_ROOM, 2 * self._count)
+                self._room = room
                 self._first = 0
         return gone
 
