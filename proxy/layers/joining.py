@@ -7,7 +7,6 @@ its route usually takes, and leaves as spans, or as a count by the reason why no
 from __future__ import annotations
 
 import heapq
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -62,6 +61,8 @@ Resolve = Callable[["Record"], Resolved | None]
 """The taps that a record's connection passes; None as long as they are not known. Never waits."""
 Heard = Callable[[tuple[int, ...]], int]
 """Up to which stamp every packet of these taps has been heard, Unix nanoseconds."""
+Rest = Callable[[], bool]
+"""Lets others have the processor, where it is time; False where something else has to be done first, and soon."""
 Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 Prove = Callable[["Record", "Way"], "Mapping[str, Value]"]
@@ -86,8 +87,8 @@ class _Waiting(NamedTuple):
 class Joining:
     """The joiner and its queue.
 
-    ``resolve``, ``heard``, ``describe`` and ``prove``: see there. ``offer`` takes encoded spans and their number,
-    ``complain`` what somebody should know.
+    ``resolve``, ``heard``, ``describe``, ``prove`` and ``rest``: see there. ``offer`` takes encoded spans and their
+    number, ``complain`` what somebody should know.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Joining:
         complain: Callable[[str], None],
         describe: Describe | None = None,
         prove: Prove | None = None,
+        rest: Rest = lambda: True,
     ) -> None:
         self._tally: Final = tally
         self._resolve: Final = resolve
@@ -107,6 +109,7 @@ class Joining:
         self._complain: Final = complain
         self._describe: Final = describe
         self._prove: Final = prove
+        self._rest: Final = rest
         self._flows = Flows()
         self._packets: Final = Packets()
         self._joiner = Joiner(self._flows)
@@ -136,7 +139,6 @@ class Joining:
         if parse(block, self._flows, packets):
             self._joiner.feed(slot, packets)
             packets.clear()
-            os.sched_yield()  # see `start.NICE`
 
     def strangers(self, ports: tuple[int, int]) -> Counter[int]:
         """See `Joiner.strangers`."""
@@ -168,7 +170,7 @@ class Joining:
         return bool(self._waiting) and self._waiting[0].due_ns <= now_ns
 
     def step(self, now_ns: int, seconds: float) -> None:
-        """Join what is due and heard, for so long at most."""
+        """Join what is due and heard, for so long at most; where there is no time to rest, until then."""
         begun = time.thread_time_ns()
         limit = time.monotonic() + seconds
         while self.due(now_ns):
@@ -183,8 +185,7 @@ class Joining:
                 heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + AGAIN_NS))
                 continue
             self._one(record, resolved)
-            os.sched_yield()
-            if time.monotonic() >= limit:
+            if not self._rest() or time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
 

@@ -21,9 +21,10 @@ import threading
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Self
 
-BLOCKS: Final = 64
-BLOCK_BYTES: Final = 262_144  # with 64 blocks 16 MiB, 90,000 packets of 180 bytes: what a second of a busy tap needs
-RETIRE_MS: Final = 20  # the longest that a packet waits in a block that is not full
+BLOCKS: Final = 256
+BLOCK_BYTES: Final = 65_536  # with 256 blocks 16 MiB, 90,000 packets of 180 bytes: what a second of a busy tap needs
+RETIRE_MS: Final = 20  # the longest that a packet waits in a block that is not full; all blocks are 5 s of a quiet tap
+_FILLING: Final = 4  # of how many blocks one waits, in a ring that is filling
 
 _SOL_PACKET: Final = 263  # linux/socket.h
 
@@ -177,6 +178,13 @@ class Ring:
                 if self._blocks:  # else closed in between
                     _STATUS.pack_into(block, _STATUS_AT, _KERNEL)
                     self._next = (self._next + 1) % self._count
+
+    def filling(self) -> bool:
+        """Whether more than a quarter of the blocks wait to be given: packets that find no room may be next."""
+        if not self._blocks:
+            return False
+        ahead = self._blocks[(self._next + self._count // _FILLING) % self._count]
+        return bool(_STATUS.unpack_from(ahead, _STATUS_AT)[0] & _USER)
 
     def held_ns(self) -> int | None:
         """Packets stamped after this, Unix nanoseconds, are in a block that `blocks` has not given yet; None: no packet

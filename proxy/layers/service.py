@@ -59,6 +59,7 @@ STATUS: Final = 10.0  # seconds between two lines about what goes on
 LEAVE: Final = 5.0  # seconds for the last spans
 RECORDS: Final = 1024  # read at a time, some 5 ms; then packets and pages have their turn
 LAST: Final = 64  # times as many at the end
+ROUNDS: Final = 16  # of reading much from rings before anything is joined; four empty rings that are full
 AHEAD_NS: Final = 1_000_000_000  # an attempt that ends so much later than now is none: it would wait for ever
 
 
@@ -108,6 +109,7 @@ class Service:
             self._complaints.make,
             None if self._switching is None else self._switching.describe,
             None if self._proofs is None else self._proofs.of,
+            lambda: self._taps.rest(),
         )
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
@@ -168,7 +170,7 @@ class Service:
         deadline = loop.time() + WAIT_NS / 1e9 + LEAVE / 2
         while self._joining.pending and loop.time() < deadline:
             self._complaints.guard(self._join)
-            await asyncio.sleep(STEP if self._joining.pending else 0)
+            await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
         self._ways.close()
         if self._switching is not None:
             self._switching.close()
@@ -252,7 +254,11 @@ class Service:
 
     def _hear(self) -> None:
         """Take in every packet that there is, and what was lost: before the records of that time, always."""
-        self._taps.drain()
+        for _ in range(ROUNDS):
+            if not self._taps.drain():
+                break
+            if self._inbox.fileno() >= 0:
+                self._receive()  # its socket holds ten datagrams
         now_ns = time.time_ns()
         for slot, name, packets, drops in self._taps.statistics():
             self._tally.packets[name] += packets

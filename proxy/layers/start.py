@@ -35,7 +35,8 @@ NICE: Final = 10
 records must be read before their socket is full.
 
 That alone is not enough. Since Linux 6.6 whoever wakes waits for the end of the running task's slice, some 3 ms,
-whatever their weights. So after each record and each block, at most some 0.4 ms, it yields (sched_yield(2)).
+whatever their weights. So it rests between two records or blocks, after `taps.STINT_NS` of work, unless a ring is
+filling.
 """
 _COLLECT: Final = (50_000, 20, 50)
 """Allocations before a garbage collection (CPython: 700), then collections before an older. What is kept are records

@@ -32,6 +32,7 @@ class Bench:
         self.said: list[str] = []
         self.way: Resolved | None = Resolved((0, 1), WAY, 0)
         self.heard_ns = 1 << 63
+        self.rest = True
         self.joining = Joining(
             self.tally,
             lambda record: self.way,
@@ -40,6 +41,7 @@ class Bench:
             self.said.append,
             None if described is None else lambda record, way: described,
             None if proven is None else lambda record, way: proven,
+            lambda: self.rest,
         )
 
     def hear(self, net: Net) -> None:
@@ -89,6 +91,20 @@ def test_a_record_waits_for_its_packets_and_becomes_spans_once() -> None:
     assert (backend.name, backend.parent_span_id) == ("backend", wire.span_id)
     assert attributes(backend)["spanway.wire.place"] == "backend"
     assert backend.span_id == otlp.span_id(record.trace_id, record.span_id, "backend", "")
+
+
+def test_where_there_is_no_time_to_rest_packets_have_their_turn() -> None:
+    bench = Bench()
+    net, records = run(*(Ask() for _ in range(3)))
+    for record in records:
+        bench.joining.add(record)
+    bench.hear(net)
+    bench.rest = False
+    bench.joining.step(records[-1].end_ns + WAIT_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (2, 1)
+    bench.rest = True
+    bench.joining.step(records[-1].end_ns + WAIT_NS, 1.0)
+    assert (bench.joining.pending, bench.tally.joined) == (0, 3)
 
 
 def test_a_record_waits_for_what_a_ring_still_holds_but_not_for_ever() -> None:

@@ -178,7 +178,7 @@ def test_a_ring_of_all_interfaces_tells_which(ends: tuple[Namespace, Namespace])
         exchange(here, there, host="192.0.2.2", sizes=(1, 1))
         exchange(here, here, host="127.0.0.1", sizes=(1, 1))
         (found,) = drain([ring], Flows())
-        assert repr(ring).startswith("<Ring of interface any, 64 blocks, fd ")
+        assert repr(ring).startswith("<Ring of interface any, 256 blocks, fd ")
     assert {each.ifindex for each in found} == {here.index("end"), here.index("lo")}
 
 
@@ -232,6 +232,22 @@ def test_a_ring_that_is_full_drops_and_counts_and_goes_on(ends: tuple[Namespace,
         exchange(here, there, host="192.0.2.2", sizes=(1, 1))
         drain([ring], flows := Flows())
         assert len(flows) == 1
+
+
+def test_a_ring_is_filling_where_more_than_a_quarter_waits(ends: tuple[Namespace, Namespace]) -> None:
+    here, there = ends
+    ring = Ring(here.index("end"), program=EVERY, netns_fd=here.fd, blocks=8, block_bytes=4096, retire_ms=5)
+    assert not ring.filling()
+
+    def filled() -> bool:
+        exchange(here, there, host="192.0.2.2", sizes=(1, 1))
+        return ring.filling()
+
+    until(filled, "a third block")
+    assert sum(1 for _ in ring.blocks()) >= 3
+    assert not ring.filling()
+    ring.close()
+    assert not ring.filling()
 
 
 def test_blocks_are_read_only_and_gone_with_the_next(ends: tuple[Namespace, Namespace]) -> None:

@@ -126,6 +126,29 @@ async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_pat
     assert not (tmp_path / "wire.sock").exists()
 
 
+async def test_records_are_read_between_two_parts_of_a_long_reading_of_rings(
+    made: tuple[Service, list[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, _ = made
+    seen: list[int] = []
+
+    def drain() -> bool:
+        seen.append(one._tally.received)
+        return len(seen) < 3
+
+    monkeypatch.setattr(one._taps, "drain", drain)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect(str(tmp_path / "wire.sock"))
+        out.send(pack(of(58_000)))
+        one._hear()
+    assert seen == [0, 1, 1]
+    monkeypatch.setattr(service, "ROUNDS", 2)
+    one._inbox.close()  # as at the end
+    del seen[:]
+    one._hear()
+    assert seen == [1, 1]
+
+
 async def test_an_attempt_of_the_future_does_not_wait_for_it(made: tuple[Service, list[bytes]]) -> None:
     one, _ = made
     for _ in range(10):

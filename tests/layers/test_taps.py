@@ -26,6 +26,7 @@ class Pipe:
         self.read, self.write = os.pipe2(os.O_NONBLOCK)
         self.problem: Exception | None = None
         self.held: int | None = None
+        self.full = False
         self.closed = False
 
     def fileno(self) -> int:
@@ -40,6 +41,9 @@ class Pipe:
         if self.problem is not None:
             problem, self.problem = self.problem, None
             raise problem
+
+    def filling(self) -> bool:
+        return self.full
 
     def held_ns(self) -> int | None:
         return self.held
@@ -115,6 +119,43 @@ async def test_up_to_when_everything_has_been_heard(bench: Bench) -> None:
     bench.rings[9].held = 1 << 62  # what came after the look
     bench.taps.drain()
     assert before_ns <= bench.taps.heard_ns(slots) <= time.time_ns()
+
+
+async def test_a_ring_that_holds_much_is_read_in_turns(bench: Bench) -> None:
+    slots = bench.taps.use([interface(7), interface(9)], 0.0)
+    os.write(bench.rings[7].write, b"".join(b"%04d" % number for number in range(70)))
+    os.write(bench.rings[9].write, b"last")
+    assert bench.taps.drain()
+    assert [block for slot, block in bench.heard if slot == slots[0]] == [b"%04d" % number for number in range(64)]
+    assert bench.heard[-1] == (slots[1], b"last")
+    assert not bench.taps.drain()
+    assert bench.heard[-1] == (slots[0], b"0069")
+
+
+async def test_it_rests_after_a_stint_unless_a_ring_is_filling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_ns, rests = 1, 0
+
+    def sleep(_: float) -> None:
+        nonlocal rests
+        rests += 1
+
+    monkeypatch.setattr(time, "thread_time_ns", lambda: worked_ns)
+    monkeypatch.setattr(time, "sleep", sleep)
+    bench.taps.use([interface(7), interface(9)], 0.0)
+    assert bench.taps.rest()
+    assert rests == 0
+    worked_ns += taps.STINT_NS
+    assert bench.taps.rest()
+    assert bench.taps.rest()
+    assert rests == 1
+    bench.rings[9].full = True
+    worked_ns += taps.STINT_NS
+    assert not bench.taps.rest()
+    bench.rings[9].full = False
+    worked_ns += taps.STINT_NS
+    os.write(bench.rings[9].write, b"abcdefgh")
+    bench.taps.drain()  # between two blocks
+    assert rests == 2
 
 
 async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
