@@ -185,7 +185,7 @@ class Worker:
                 )
                 if recorded and exporter is not None:
                     exchange.loop_lag_us = lag_us
-                    exporter.offer(encoder.encode(exchange), 1 + len(exchange.attempts))
+                    exporter.record(encoder, exchange)
                     if handover is not None and exchange.watched:
                         handover.take(exchange)
                 if access_log is not None and (route is None or route.actions is None or route.actions.logged):

@@ -27,7 +27,9 @@ from proxy.net.stage import Stage
 from proxy.route.spec import BackendSpec, EndpointSpec, RouteSpec, TableSpec
 from proxy.settings import Settings
 from proxy.settings_wire import PORTS
+from proxy.trace.encoder import Encoder
 from proxy.trace.export import Exporter
+from proxy.trace.record import RequestRecord
 from proxy.worker import Worker
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -326,8 +328,8 @@ class Collector(Exporter):
     def __init__(self) -> None:
         self.blobs: list[tuple[bytes, int]] = []
 
-    def offer(self, blob: bytes, spans: int) -> None:
-        self.blobs.append((blob, spans))
+    def record(self, encoder: Encoder, record: RequestRecord) -> None:
+        self.blobs.append((encoder.encode(record), 1 + len(record.attempts)))
 
     def tick(self, now: float) -> None:
         """Nothing waits."""

@@ -18,6 +18,28 @@ cdef extern from "sys/epoll.h":
         uint32_t events
         epoll_data_t data
 
+# The system calls of each message, as they are. The C library makes each a point of cancellation (pthreads(7)), which in a
+# process of several threads, as one that exports is, takes two locked instructions; nobody cancels threads here.
+cdef extern from *:
+    """
+    #include <sys/epoll.h>
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    static inline ssize_t receive(int descriptor, void *data, size_t size) {
+        return syscall(SYS_recvfrom, descriptor, data, size, 0, NULL, NULL);
+    }
+    static inline ssize_t send_off(int descriptor, const void *data, size_t size) {
+        return syscall(SYS_sendto, descriptor, data, size, MSG_NOSIGNAL, NULL, 0);
+    }
+    static inline int happened_by_now(int epoll, struct epoll_event *events, int most) {
+        return syscall(SYS_epoll_pwait, epoll, events, most, 0, NULL, 8);
+    }
+    """
+    ssize_t receive(int descriptor, void* data, size_t size)
+    ssize_t send_off(int descriptor, const void* data, size_t size)
+    int happened_by_now(int epoll, epoll_event* events, int most)
+
 
 cdef class Reactor:
     cdef object __weakref__

@@ -24,7 +24,6 @@ cdef extern from "sys/epoll.h":
         EPOLL_CTL_MOD
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int descriptor, epoll_event* event)
-    int epoll_wait(int epoll, epoll_event* events, int most, int timeout)
 
 cdef enum:
     EVENTS = 256  # taken in one of the loop's rounds, more or less
@@ -128,7 +127,7 @@ cdef class Reactor:
         cdef Member member
         cdef object error = None
         while self._epoll >= 0:
-            count = epoll_wait(self._epoll, self._events, EVENTS, 0)
+            count = happened_by_now(self._epoll, self._events, EVENTS)
             for index in range(count):
                 # A descriptor that was closed in this round may be another connection's by now: that finds nothing to read.
                 member = <Member>self._table[self._events[index].data.fd]

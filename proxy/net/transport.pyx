@@ -11,6 +11,7 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from proxy.net.reactor cimport (
     EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, READ, Member, Reactor, error_by, reactor_of,
+    receive, send_off,
 )
 from proxy.net.stage cimport Stage
 
@@ -18,14 +19,11 @@ cdef extern from "sys/socket.h":
     enum:
         AF_INET
         AF_INET6
-        MSG_NOSIGNAL
         SHUT_WR
         SOL_SOCKET
         SO_ERROR
     int getsockname(int descriptor, sockaddr* own, socklen_t* size)
     int getsockopt(int descriptor, int level, int name, void* value, socklen_t* size)
-    ssize_t recv(int descriptor, void* data, size_t size, int flags)
-    ssize_t send(int descriptor, const void* data, size_t size, int flags)
     int shutdown(int descriptor, int how)
 
 cdef extern from "Python.h":
@@ -203,7 +201,7 @@ cdef class Transport(Member):
             return
         if self._waiting is None:
             while True:
-                sent = send(self._descriptor, PyBytes_AS_STRING(exact), size, MSG_NOSIGNAL)
+                sent = send_off(self._descriptor, PyBytes_AS_STRING(exact), size)
                 if sent == size:
                     return
                 if sent >= 0:
@@ -246,7 +244,7 @@ cdef class Transport(Member):
         while self._waiting is not None:
             first = <bytes>self._waiting[0]
             left = PyBytes_GET_SIZE(first) - self._offset
-            sent = send(self._descriptor, PyBytes_AS_STRING(first) + self._offset, left, MSG_NOSIGNAL)
+            sent = send_off(self._descriptor, PyBytes_AS_STRING(first) + self._offset, left)
             if sent < 0:
                 if failure == EINTR:
                     continue
@@ -386,13 +384,13 @@ cdef inline bytes received(int descriptor, char* scratch, bint large, ssize_t* s
     cdef PyObject* made
     cdef bytes data
     if not large:
-        size[0] = recv(descriptor, scratch, READ, 0)
+        size[0] = receive(descriptor, scratch, READ)
         code[0] = failure
         return PyBytes_FromStringAndSize(scratch, size[0]) if size[0] > 0 else None
     made = new_bytes(NULL, READ)
     if made is NULL:
         raise MemoryError
-    size[0] = recv(descriptor, PyBytes_AS_STRING(<object>made), READ, 0)
+    size[0] = receive(descriptor, PyBytes_AS_STRING(<object>made), READ)
     code[0] = failure
     if 0 < size[0] < READ:
         shrink(&made, size[0])

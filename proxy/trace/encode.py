@@ -15,6 +15,7 @@ from proxy.settings import Tracing
 from proxy.trace import chunks, numbers, semconv, wire
 from proxy.trace.record import AttemptRecord, Link, RequestRecord, UpstreamIdentity
 from proxy.trace.redact import Redactor
+from proxy.trace.segments import Segments
 
 CACHED: Final = 4096
 """Most entries of each cache. A client may choose host, method and User-Agent, so a full cache starts anew."""
@@ -102,6 +103,15 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"Encoder({len(self._servers)} server, {len(self._clients)} client, {len(self._peers)} peer chunks)"
+
+    def append(self, record: RequestRecord, segments: Segments, most: int) -> bool:
+        """Add what `encode` makes of ``record`` to ``segments``; False, and nothing, where they would have more than
+        ``most`` bytes then."""
+        blob = self.encode(record)
+        if segments.size + len(blob) > most:
+            return False
+        segments.add(blob)
+        return True
 
     def encode(self, record: RequestRecord) -> bytes:
         """The SERVER span of ``record`` and a CLIENT span for each attempt, as `ScopeSpans.spans` fields."""

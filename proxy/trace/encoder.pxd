@@ -1,4 +1,5 @@
 from proxy.trace.record cimport AttemptRecord, RequestRecord
+from proxy.trace.segments cimport Segments
 
 
 cdef class Encoder:
@@ -11,7 +12,9 @@ cdef class Encoder:
     cdef Py_ssize_t _size
 
     cpdef bytes encode(self, RequestRecord record)
+    cpdef bint append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1
     cpdef void forget(self) except *
+    cdef bint _write(self, RequestRecord record) except -1
     cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1
     cdef bint _attempt(
         self, RequestRecord record, AttemptRecord attempt, bint gone, bytes target, bytes state

@@ -15,6 +15,7 @@ from libc.string cimport memcpy
 from proxy.net.tcp_info cimport Reading
 from proxy.trace import encode, numbers, semconv, wire
 from proxy.trace.record cimport AttemptRecord, RequestRecord
+from proxy.trace.segments cimport Segments
 
 cdef enum:
     ROOM = 32768  # bytes of the buffer: two spans of the longest usual URL and some attempts
@@ -237,6 +238,19 @@ cdef class Encoder:
 
     cpdef bytes encode(self, RequestRecord record):
         """See `encode.Encoder.encode`."""
+        return PyBytes_FromStringAndSize(<char*>self._out, self._size) if self._write(record) else self._twin.encode(record)
+
+    cpdef bint append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1:
+        """See `encode.Encoder.append`."""
+        if not self._write(record):
+            return self._twin.append(record, segments, most)
+        if segments.size + self._size > most:
+            return False
+        segments.fill(<char*>self._out, self._size)
+        return True
+
+    cdef bint _write(self, RequestRecord record) except -1:
+        """Write the spans to the buffer; False if they are the twin's."""
         cdef bytes target, query = EMPTY, state = EMPTY
         cdef AttemptRecord attempt
         cdef bint gone
@@ -244,20 +258,20 @@ cdef class Encoder:
         cdef list attempts
         # The path that the upstream was asked for is another one, or somebody is linked to: seldom enough.
         if record.sent_path or record.link is not None or len(record.path) >= SHORT or not ascii(record.path):
-            return self._twin.encode(record)
+            return False
         if len(record.trace_id) != 16 or len(record.span_id) != 8:
             raise ValueError("a trace id is 16 bytes, a span id 8")
         target = record.path
         if len(record.query):
             query = self._redactor.query(record.query)
             if len(query) >= SHORT or not ascii(query):
-                return self._twin.encode(record)
+                return False
             target = target + b"?" + query
         if len(record.tracestate):
             state = encode._write_trace_state(record.tracestate)
         self._size = 0
         if not self._server(record, target, query, state):
-            return self._twin.encode(record)
+            return False
         attempts = list(record.attempts) if type(record.attempts) is not list else <list>record.attempts
         last = len(attempts) - 1
         if last >= 0:
@@ -265,8 +279,8 @@ cdef class Encoder:
             for index in range(last + 1):
                 attempt = <AttemptRecord?>attempts[index]
                 if not self._attempt(record, attempt, gone and index == last, target, state):
-                    return self._twin.encode(record)
-        return PyBytes_FromStringAndSize(<char*>self._out, self._size)
+                    return False
+        return True
 
     cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1:
         cdef bytes static = self._server_chunk(record)

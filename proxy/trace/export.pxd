@@ -1,3 +1,5 @@
+from proxy.trace.encoder cimport Encoder
+from proxy.trace.record cimport RequestRecord
 from proxy.trace.segments cimport Segments
 
 
@@ -16,8 +18,8 @@ cdef class Exporter:
     cdef public Segments _segments
     cdef public object _sender
     cdef public object _since
-    cdef public long long _size
     cdef public long long _spans
     cdef public object _transport
 
+    cpdef void record(self, Encoder encoder, RequestRecord record) except *
     cpdef void offer(self, bytes blob, int spans) except *

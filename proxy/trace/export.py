@@ -1,6 +1,6 @@
 """The exporter's side on the event loop: spans in, batches out, at the price of a list append.
 
-`Exporter.offer` runs once per request and does nothing but collect; every `Tracing.batch` spans, or `Tracing.delay`
+`Exporter.record` runs once per request and does nothing but collect; every `Tracing.batch` spans, or `Tracing.delay`
 seconds, one batch is sealed: joined once, shown to the memory ring, and queued for the sender's thread. Joining on the
 loop's thread costs what it would cost on the other (below 1 MiB `bytes.join` holds the interpreter's lock either way),
 and keeps ring and open batch free of locks.
@@ -21,6 +21,8 @@ from proxy.trace.transport import exports
 
 if TYPE_CHECKING:
     from proxy.settings import Tracing
+    from proxy.trace.encoder import Encoder
+    from proxy.trace.record import RequestRecord
     from proxy.trace.ring import Ring
     from proxy.trace.transport import Transport
 
@@ -79,7 +81,6 @@ class Exporter:
         "_segments",
         "_sender",
         "_since",
-        "_size",
         "_spans",
         "_transport",
     )
@@ -110,10 +111,9 @@ class Exporter:
         self._batch = max(tracing.batch, 1)
         self._delay = tracing.delay
         self._batch_bytes = _batch_bytes(tracing.queue, self._ring)
-        # The open batch. `_room` is the size it may grow to before `_crowded` must look closer.
+        # The open batch. `_room` is what its spans may grow to, in bytes, before `_crowded` must look closer.
         self._segments = Segments()
         self._spans = 0
-        self._size = self._envelope.overhead
         self._since: float | None = None  # loop.time() at which the open batch was last known to be empty
         self._room = 0
         self._measure()
@@ -123,13 +123,22 @@ class Exporter:
         if self._sender is not None:
             self._sender.start()
 
+    def record(self, encoder: Encoder, record: RequestRecord) -> None:
+        """Take in one finished request: ``encoder`` writes its spans right into the batch. HOT: once for each that is
+        recorded. Raises what `Encoder.encode` raises."""
+        spans = 1 + len(record.attempts)
+        if not encoder.append(record, self._segments, self._room):
+            self._crowded(encoder.encode(record), spans)
+            return
+        self._spans = count = self._spans + spans
+        if count >= self._batch:
+            self.seal()
+
     def offer(self, blob: bytes, spans: int) -> None:
-        """Take in one request's encoded, tagged spans. HOT: once per recorded request."""
-        size = self._size + len(blob)
-        if size > self._room:
+        """Take in encoded, tagged spans."""
+        if self._segments.size + len(blob) > self._room:
             self._crowded(blob, spans)
             return
-        self._size = size
         self._segments.add(blob)
         self._spans = count = self._spans + spans
         if count >= self._batch:
@@ -162,7 +171,6 @@ class Exporter:
         spans = self._spans
         body = self._envelope.around(segments.take())
         self._spans = 0
-        self._size = self._envelope.overhead
         self._since = None
         if self._ring is not None:
             self._ring.add(body)
@@ -174,12 +182,12 @@ class Exporter:
 
     def _measure(self) -> None:
         room = self._limit - self._ledger.pending_bytes if self._sender is not None else self._batch_bytes
-        self._room = min(room, self._batch_bytes)
+        self._room = min(room, self._batch_bytes) - self._envelope.overhead
 
     def _crowded(self, blob: bytes, spans: int) -> None:
         """Take in a blob that does not fit into the open batch: begin the next one, or drop it if the queue is full."""
         self.seal()
-        size = self._size + len(blob)
+        size = self._envelope.overhead + len(blob)
         if self._ledger.deadline is not None:
             self._ledger.lose(spans, SHUTDOWN)
             return
@@ -187,7 +195,6 @@ class Exporter:
             self._queue_full += spans
             self._ledger.lose(spans, QUEUE_FULL)
             return
-        self._size = size
         self._segments.add(blob)
         self._spans = spans
         if spans >= self._batch or size >= self._batch_bytes:
@@ -224,7 +231,7 @@ class Exporter:
         transport = self._transport
         return self._ledger.counters(
             open_spans=self._spans,
-            open_bytes=self._size if self._segments.size else 0,
+            open_bytes=self._envelope.overhead + self._segments.size if self._segments.size else 0,
             limit=self._limit,
             endpoint="" if transport is None else transport.endpoint,
             protocol="" if transport is None else transport.protocol,

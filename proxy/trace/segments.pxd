@@ -5,4 +5,5 @@ cdef class Segments:
     cdef readonly Py_ssize_t size
 
     cpdef void add(self, bytes blob) except *
+    cdef int fill(self, const char* data, Py_ssize_t left) except -1
     cpdef list take(self)

@@ -20,8 +20,10 @@ cdef class Segments:
 
     cpdef void add(self, bytes blob) except *:
         """See ``segments.py``."""
-        cdef const char* data = PyBytes_AS_STRING(blob)
-        cdef Py_ssize_t left = PyBytes_GET_SIZE(blob)
+        self.fill(PyBytes_AS_STRING(blob), PyBytes_GET_SIZE(blob))
+
+    cdef int fill(self, const char* data, Py_ssize_t left) except -1:
+        """As `add`, from anywhere."""
         cdef Py_ssize_t part
         self.size += left
         while left:
@@ -37,6 +39,7 @@ cdef class Segments:
             if self._used == PIECE:
                 self._full.append(self._open)
                 self._open = None
+        return 0
 
     cpdef list take(self):
         """See ``segments.py``."""
