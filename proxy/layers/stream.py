@@ -13,7 +13,8 @@ from typing import Final
 
 from proxy.layers.packet import ACK, FIN, RECORD, RST, SYN
 
-_OPENS: Final = SYN | RST
+# Flags, as numbers of C where this is compiled.
+_OPENS: Final = SYN | RST  # or breaks off: no data
 _ENDS: Final = FIN
 _TELLS: Final = ACK
 _MODULO: Final = 0xFFFF_FFFF
@@ -103,7 +104,7 @@ class Acks:
 
     News is a higher offset, or a larger window at the same. ``repeats`` are the stamps of packets without data that
     said the same again: something has come that does not follow. ``late`` are (end, window) that were no news any more,
-    as what is overtaken on its way is not. ``zero_ns`` is for how long the window was told to be 0.
+    as what is overtaken on its way is not; None without any. ``zero_ns`` is for how long the window was told to be 0.
     """
 
     __slots__ = ("_shut_ns", "_window", "ends", "late", "repeats", "times", "windows", "zero_ns")
