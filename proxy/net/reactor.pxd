@@ -51,6 +51,13 @@ cdef class Reactor:
     cdef bint _called
     cdef char* _scratch
     cdef epoll_event* _events
+    # Of a client that is alone: the last two descriptors, when the loop had its turn (0: not known), and what speaks for
+    # awaiting the next without sleeping.
+    cdef int _before
+    cdef int _last
+    cdef long long _left_ns
+    cdef int _credit
+    cdef int _fine
 
     cdef int add(self, Member member, uint32_t events) except -1
     cdef void change(self, Member member, uint32_t events) noexcept
@@ -58,6 +65,9 @@ cdef class Reactor:
     cdef int again(self, Member member) except -1
     cdef object soon(self, object call, object argument)
     cpdef void ready(self) except *
+    cdef object tell(self, int count)
+    cdef int more(self, int count, int taken) noexcept
+    cdef bint alone(self, int count) noexcept
     cpdef void go_on(self) except *
 
 

@@ -134,8 +134,9 @@ class Load:
         self.drops = self.packets = 0
         self.feed_s = self.join_s = 0.0
 
-    def hear(self) -> None:
-        """Everything that has arrived, into the joiner."""
+    def hear(self) -> int:
+        """Everything that has been handed over, into the joiner; up to which stamp that is all there was."""
+        heard_ns = time.time_ns()
         for tap, ring in enumerate(self._rings):
             out = Packets()
             for block in ring.blocks():
@@ -145,6 +146,8 @@ class Load:
             self.joiner.feed(tap, out)
             self.feed_s += time.process_time() - begin
             self.packets += len(out)
+            heard_ns = min(heard_ns, ring.held_ns() or heard_ns)
+        return heard_ns
 
     def again(self, chance: float, seed: int) -> list[Split | Missing]:
         """What `splits` would have been, had each tap missed each packet with this chance, and known that it had."""
@@ -185,8 +188,8 @@ class Load:
             async def listen() -> None:
                 while True:
                     await asyncio.sleep(0.02)
-                    self.hear()
-                    self.join(told, time.time_ns() - AFTER_NS)
+                    heard_ns = self.hear()
+                    self.join(told, min(heard_ns, time.time_ns() - AFTER_NS))
 
             listening = asyncio.create_task(listen())
             async with asyncio.timeout(100):
