@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.layers.baseline import Baseline
-from proxy.layers.join import AFTER_NS, Joiner
+from proxy.layers.join import AFTER_NS, LATE_NS, Joiner
 from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.spans import encode
 from proxy.layers.split import Layout, Missing
@@ -182,7 +182,7 @@ class Joining:
             resolved = self._resolve(record)
             if (
                 resolved is not None
-                and self._heard(resolved.slots) <= record.end_ns
+                and self._heard(resolved.slots) <= record.end_ns + LATE_NS
                 and now_ns < record.end_ns + WAIT_NS + HELD_NS
             ):
                 heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + AGAIN_NS))
