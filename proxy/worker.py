@@ -196,8 +196,6 @@ class Worker:
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
-        if handover is not None:
-            handover.flush()
 
     def _first(self, exchange: Exchange, origin: Origin) -> None:
         """Link the first request that a generation has served to the trace that it is, and tell of it."""
@@ -225,6 +223,9 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
+        if self.handover.listening:
+            # Here, and where many wait: nobody is in a hurry, and each datagram wakes the wire.
+            self.handover.flush()
         listening = self.handover.look(loop_time)
         self.connector.divide(listening)
         self.watching = self.kernel or listening

@@ -26,7 +26,7 @@ from tests.real.process import Process
 
 LOOPBACK: Final = "loopback"
 LOOK: Final = 1.5  # seconds until the proxy has seen that somebody listens, or has left
-TURN: Final = 3.0  # seconds of load then: connections change to ports of their own, and a first burst is joined
+TURN: Final = 8.0  # seconds of load then: connections change to ports of their own, and the first burst is joined
 SOCKET: Final = "wire.sock"
 KINDS: Final[Mapping[str, Kind]] = {"bridge": "bridge", "Open vSwitch": "ovs"}  # by a point's label
 

@@ -37,8 +37,8 @@ virtual one that stood still, the kernel's timers are late."""
 AGAIN_NS: Final = 10_000_000
 """Between two looks whether it has."""
 MOST: Final = 32_768
-"""Records that wait; while there are so many, others are missing for `BUSY`. Some 16 MB: what a proxy hands over at
-once (`allowance.BURST`), and as many more until that is joined."""
+"""Records that wait; while there are so many, others are missing for `BUSY`. Some 16 MB: what eight workers
+hand over at once (`allowance.BURST`)."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
 AT_ONCE: Final = 4096

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-BURST: Final = 16_384
-"""What is shown at once after a calm time: as many as the wire has room for (`layers.joining.MOST`)."""
+BURST: Final = 4096
+"""What is shown at once after a calm time: a fifth of a second of the wire's time, and an eighth of what it has room
+for (`layers.joining.MOST`)."""
 
 
 class Allowance:
@@ -42,6 +43,9 @@ class Allowance:
             self.spared += self._since >= 0
             return False
         self._credit -= 1.0
+        if self._left < 1.0:  # more have come than were expected
+            self.spared += 1
+            return False
         self._left -= 1.0
         return True
 
@@ -50,8 +54,7 @@ class Allowance:
         if self._since < 0:
             self._left = float(BURST)
         else:
-            # What a surprise took beyond it is owed: else traffic that comes and goes would be picked whole.
-            self._left = min(self._left + (now - self._since) * self._rate, float(BURST))
+            self._left = min(self._left + (now - self._since) * self._rate, float(max(BURST, self._rate)))
         self._since = now
         # As many again are expected to ask.
         self._share = 1.0 if self._asked <= self._left else max(self._left, 0.0) / max(self._asked, 1)

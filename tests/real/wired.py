@@ -75,7 +75,8 @@ class Wired:
         return self.pod.address
 
     def _within(self, name: str, namespace: str | None, *command: str) -> Process:
-        environ = {**unsettled(), "PYTHONPATH": str(ROOT)}
+        # Every request is to be joined, not so many a second.
+        environ = {**unsettled(), "PYTHONPATH": str(ROOT), "SPANWAY_WIRE_RATE": "1000000"}
         if self.lab.switch is not None:
             environ["OVS_RUNDIR"] = str(self.lab.switch.run_directory)
         return Process(name, [*inside(namespace), *command], self.folder / f"{name}.log", environ=environ)
