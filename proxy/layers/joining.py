@@ -35,7 +35,8 @@ HELD_NS: Final = 1_000_000_000
 """So much longer at most where a ring has still not handed over what it has of that time: on a busy machine, or a
 virtual one that stood still, the kernel's timers are late."""
 AGAIN_NS: Final = 10_000_000
-"""Between two looks whether it has."""
+"""Between two looks whether it has; the longer it takes, the more."""
+_PART: Final = 4  # of the time that it has taken: some 20 looks in all, as thousands of records may wait for one ring
 MOST: Final = 32_768
 """Records that wait; while there are so many, others are missing for `BUSY`. Some 16 MB: what a proxy hands over at
 once (`allowance.BURST`), and as many more until that is joined."""
@@ -173,21 +174,20 @@ class Joining:
         return bool(self._waiting) and self._waiting[0].due_ns <= now_ns
 
     def step(self, now_ns: int, seconds: float) -> None:
-        """Join what is due and heard, for so long at most; where there is no time to rest, until then."""
+        """Join what is due and heard, and put off what is not heard, for so long at most, or until there is no time to
+        rest."""
         begun = time.thread_time_ns()
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             waiting = heapq.heappop(self._waiting)
             record = waiting.record
             resolved = self._resolve(record)
-            if (
-                resolved is not None
-                and self._heard(resolved.slots) <= record.end_ns
-                and now_ns < record.end_ns + WAIT_NS + HELD_NS
-            ):
-                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + AGAIN_NS))
-                continue
-            self._one(record, resolved)
+            late_ns = now_ns - record.end_ns - WAIT_NS
+            if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns:
+                again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
+                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
+            else:
+                self._one(record, resolved)
             if not self._rest() or time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
