@@ -6,14 +6,19 @@ from collections import Counter, deque
 from typing import Final, NamedTuple
 
 from proxy.layers.anchor import Anchor, Anchors
-from proxy.layers.packet import RECORD, SYN, Flows, Packets
+from proxy.layers.packet import FIN, RECORD, SYN, Flows, Packets
 from proxy.layers.split import Layout, Missing, Reason, Split, split
 from proxy.layers.stream import View, view
 from proxy.layers.track import MOST_TAPS, WIDTH, Tracks, sort_in
 from proxy.trace.handover import TUNNEL, Record
 
-AFTER_NS: Final = 60_000_000
-"""How long after an attempt's end its packets have come: a ring hands over its blocks every 20 ms."""
+LATE_NS: Final = 50_000_000
+"""So long after an attempt's end packets may belong to it: copies, and acknowledgements, that were still on their way
+when the response was read."""
+
+AFTER_NS: Final = LATE_NS + 40_000_000
+"""How long after an attempt's end its packets have come: a ring hands over its blocks every 20 ms, or every other
+time."""
 
 BYTES: Final = 64 << 20
 """Bytes of packets that are kept, by default."""
@@ -25,7 +30,6 @@ where the table of connections is `_FULL`: one that is not in it is not seen at 
 _FULL: Final = 4  # when less than one part in so many is left
 
 _SECOND_NS: Final = 1_000_000_000
-_LATE_NS: Final = 50_000_000  # copies that were still on their way when the response was read
 _DROPS: Final = 64  # spans of time in which a ring dropped packets, remembered per tap
 _MODULO: Final = 0xFFFF_FFFF
 _NEVER: Final = (1 << 63) - (1 << 50)  # more bytes or nanoseconds than there are: they are computed in 64 bits
@@ -164,14 +168,14 @@ class Joiner:
                 return Missing("too-long", f"tap {tap} keeps no more packets of a connection")
             windows.append(b"" if track is None else track.window(record.write_ns, record.end_ns))
         anchor = flow.anchors.at(record.write_ns)
-        found = self._split(record, layout, windows, place, anchor)
+        found = self._split(record, layout, windows, place, anchor, incomplete)
         if isinstance(found, Missing) or found.anchor == "vote":
             proposed = _proposed(record, windows, place[1])
             if proposed is not None:
                 flow.anchors.vote(record.write_ns, proposed)
                 elected = flow.anchors.at(record.write_ns)
                 if elected != anchor and isinstance(found, Missing):
-                    found = self._split(record, layout, windows, place, elected)
+                    found = self._split(record, layout, windows, place, elected, incomplete)
             elif not any(windows):
                 found = Missing("no-packets", "none within the attempt")
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
@@ -181,21 +185,35 @@ class Joiner:
         return found._replace(incomplete=incomplete) if incomplete and isinstance(found, Split) else found
 
     def _split(
-        self, record: Record, layout: Layout, windows: list[bytes], place: tuple[int, int], anchor: Anchor | None
+        self,
+        record: Record,
+        layout: Layout,
+        windows: list[bytes],
+        place: tuple[int, int],
+        anchor: Anchor | None,
+        incomplete: bool,
     ) -> Split | Missing:
         if anchor is None:
             return Missing("no-anchor")
         views = _views(record, windows, place[1], anchor)
         request, response = record.request_end - record.request_start, record.response_end - record.response_start
+        found: Split | Missing | None = None
+        copies = False
         for one in views:
-            if one.up.carried != request or one.down.carried != response:
-                # Copies that were sent at one tap must have had the time to come to the next.
-                until_ns = record.end_ns + _LATE_NS
-                late = [self._known[place[0]].at[tap] for tap in layout.taps]
-                windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
-                views = _views(record, windows, place[1], anchor)
-                break
-        return split(record, layout, views, anchor.source)
+            copies = copies or one.up.carried != request or one.down.carried != response
+        if not copies:
+            found = split(record, layout, views, anchor.source)
+            if incomplete or isinstance(found, Split) or found.reason != "hole":
+                return found
+        # Copies that were sent at one tap must have had the time to come to the next. So must acknowledgements: one
+        # that stood in a queue until the response had been read is not one that a tap has missed.
+        until_ns = record.end_ns + LATE_NS
+        late = [self._known[place[0]].at[tap] for tap in layout.taps]
+        windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
+        if not copies:
+            windows = [_without_data(rows, record.end_ns) for rows in windows]
+        later = split(record, layout, _views(record, windows, place[1], anchor), anchor.source)
+        return later if found is None or isinstance(later, Split) else found
 
     def _shrink(self) -> None:
         """Forget the older half of the time that is kept, until there is room."""
@@ -215,6 +233,21 @@ def _taken(numbers: list[int], most: int | None) -> list[int]:
 
 
 _BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})
+
+
+def _without_data(rows: bytes, end_ns: int) -> bytes:
+    """Without what has data after a time: the next request says again what the last acknowledgement has said."""
+    kept = len(rows)
+    later: list[bytes] = []
+    while kept:
+        row = rows[kept - WIDTH : kept]
+        ts_ns, _, _, _, length, _, flags, *_ = RECORD.unpack(row)
+        if ts_ns <= end_ns:
+            break
+        if not length and not flags & FIN:
+            later.append(row)
+        kept -= WIDTH
+    return rows[:kept] + b"".join(reversed(later))
 
 
 def _plausible(record: Record) -> bool:

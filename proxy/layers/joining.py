@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.layers.baseline import Baseline
-from proxy.layers.join import AFTER_NS, Joiner
+from proxy.layers.join import AFTER_NS, LATE_NS, Joiner
 from proxy.layers.packet import Flows, Packets, parse
 from proxy.layers.spans import encode
 from proxy.layers.split import Layout, Missing
@@ -183,7 +183,7 @@ class Joining:
             record = waiting.record
             resolved = self._resolve(record)
             late_ns = now_ns - record.end_ns - WAIT_NS
-            if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns:
+            if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns + LATE_NS:
                 again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
                 heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
             else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.layers.join import Joiner
+from proxy.layers.join import LATE_NS, Joiner
 from proxy.layers.packet import ACK, RECORD, SYN, Flows, Packets, parse
 from proxy.layers.split import Layout, Missing, Split
 from proxy.layers.track import PACKETS
@@ -552,3 +552,31 @@ def test_an_acknowledgement_that_the_senders_tap_has_missed_is_a_hole() -> None:
             missing += 1
             assert split.reason in ("hole", "order")
     assert missing
+
+
+def test_acknowledgements_that_come_to_the_senders_tap_when_all_is_over_are_no_hole() -> None:
+    """A switch that has stood still for one way only: what it held up there cannot be what the sender went by."""
+    net = Net([Hop(), Hop(), Hop()])
+    first, _ = net.run([Ask(answer=200_000, slow_parts=20, slow_pause=1 * MS), Ask()])
+    right = joined(net).join(first, layout(2))
+    assert isinstance(right, Split)
+    since_ns = first.end_ns - 8 * MS
+
+    def held_up(until_ns: int, *, gone: bool = False) -> Split | Missing:
+        part = Net([Hop(), Hop(), Hop()])
+        part.taps = [net.taps[0], []]
+        for at_ns, one in net.taps[1]:
+            held = one.direction == UP and not one.length and since_ns < at_ns < first.end_ns
+            if not (held and gone):
+                part.taps[1].append((max(at_ns, until_ns), one) if held else (at_ns, one))
+        part.taps[1].sort(key=lambda entry: entry[0])
+        part.now = net.now
+        return joined(part).join(first, layout(2))
+
+    for until_ns in (0, first.end_ns + MS):
+        late = held_up(until_ns)
+        assert isinstance(late, Split)
+        assert late.pieces == right.pieces
+    for lost in (held_up(0, gone=True), held_up(first.end_ns + LATE_NS + MS)):
+        assert isinstance(lost, Missing)
+        assert lost.reason == "hole"

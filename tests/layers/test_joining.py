@@ -9,6 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from proxy.layers import joining, otlp
 from proxy.layers.find import Interface
+from proxy.layers.join import LATE_NS
 from proxy.layers.joining import AGAIN_NS, BUSY, FIND_NS, HELD_NS, NO_TAP, UNSEEN, WAIT_NS, Frames, Joining, Resolved
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
@@ -116,7 +117,7 @@ def test_a_record_waits_for_what_a_ring_still_holds_but_not_for_ever() -> None:
     bench = Bench()
     net, (first, second) = run(Ask(), Ask())
     bench.joining.add(first)
-    bench.heard_ns = first.end_ns  # its very last packet may be held
+    bench.heard_ns = first.end_ns + LATE_NS  # its very last packet may be held
     now_ns = second.end_ns + WAIT_NS
     bench.joining.step(now_ns, 1.0)
     bench.joining.step(now_ns + AGAIN_NS - 1, 1.0)

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import uvloop
 
 from proxy.demo.lab.lab import Lab
-from proxy.layers.join import AFTER_NS, Joiner
+from proxy.layers.join import AFTER_NS, LATE_NS, Joiner
 from proxy.layers.packet import RECORD, Flows, Packets, parse
 from proxy.layers.ring import Ring
 from proxy.layers.select import program
@@ -189,7 +189,7 @@ class Load:
                 while True:
                     await asyncio.sleep(0.02)
                     heard_ns = self.hear()
-                    self.join(told, min(heard_ns, time.time_ns() - AFTER_NS))
+                    self.join(told, min(heard_ns - LATE_NS, time.time_ns() - AFTER_NS))
 
             listening = asyncio.create_task(listen())
             async with asyncio.timeout(100):
