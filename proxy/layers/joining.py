@@ -48,7 +48,7 @@ UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen noth
 _BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
 BUSY: Final = "busy"
-"""Reason: more attempts are recorded than there is time to join."""
+"""Reason: more attempts are recorded than there is time to join, at the latest until the process ends."""
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
@@ -191,6 +191,12 @@ class Joining:
             if not self._rest() or time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
+
+    def give_up(self) -> None:
+        """The process ends, and what still waits is missing for `BUSY`."""
+        if self._waiting:
+            self._tally.missing[BUSY] += len(self._waiting)
+            self._waiting.clear()
 
     def _one(self, record: Record, resolved: Resolved | None) -> None:
         tally = self._tally

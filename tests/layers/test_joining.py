@@ -164,6 +164,17 @@ def test_what_is_held_for_long_is_looked_for_less_and_less() -> None:
     assert bench.joining.pending == 0
 
 
+def test_what_waits_at_the_end_is_counted() -> None:
+    bench = Bench()
+    _, records = run(Ask(), Ask())
+    bench.joining.give_up()
+    assert not bench.tally.missing
+    for record in records:
+        bench.joining.add(record)
+    bench.joining.give_up()
+    assert (bench.joining.pending, bench.tally.missing) == (0, {BUSY: 2})
+
+
 def test_places_that_mattered_have_spans_and_others_have_none() -> None:
     bench = Bench()
     net, (record,) = run(Ask(think=50 * US), hops=[Hop(), Hop(delay=4 * MS), Hop()])
