@@ -35,7 +35,8 @@ HELD_NS: Final = 1_000_000_000
 """So much longer at most where a ring has still not handed over what it has of that time: on a busy machine, or a
 virtual one that stood still, the kernel's timers are late."""
 AGAIN_NS: Final = 10_000_000
-"""Between two looks whether it has."""
+"""Between two looks whether it has; the longer it takes, the more."""
+_PART: Final = 4  # of the time that it has taken: some 20 looks in all, as thousands of records may wait for one ring
 MOST: Final = 32_768
 """Records that wait; while there are so many, others are missing for `BUSY`. Some 16 MB: what eight workers
 hand over at once (`allowance.BURST`)."""
@@ -47,7 +48,7 @@ UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen noth
 _BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
 BUSY: Final = "busy"
-"""Reason: more attempts are recorded than there is time to join."""
+"""Reason: more attempts are recorded than there is time to join, at the latest until the process ends."""
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
@@ -173,24 +174,29 @@ class Joining:
         return bool(self._waiting) and self._waiting[0].due_ns <= now_ns
 
     def step(self, now_ns: int, seconds: float) -> None:
-        """Join what is due and heard, for so long at most; where there is no time to rest, until then."""
+        """Join what is due and heard, and put off what is not heard, for so long at most, or until there is no time to
+        rest."""
         begun = time.thread_time_ns()
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             waiting = heapq.heappop(self._waiting)
             record = waiting.record
             resolved = self._resolve(record)
-            if (
-                resolved is not None
-                and self._heard(resolved.slots) <= record.end_ns + LATE_NS
-                and now_ns < record.end_ns + WAIT_NS + HELD_NS
-            ):
-                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + AGAIN_NS))
-                continue
-            self._one(record, resolved)
+            late_ns = now_ns - record.end_ns - WAIT_NS
+            if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns + LATE_NS:
+                again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
+                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
+            else:
+                self._one(record, resolved)
             if not self._rest() or time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
+
+    def give_up(self) -> None:
+        """The process ends, and what still waits is missing for `BUSY`."""
+        if self._waiting:
+            self._tally.missing[BUSY] += len(self._waiting)
+            self._waiting.clear()
 
     def _one(self, record: Record, resolved: Resolved | None) -> None:
         tally = self._tally

@@ -171,6 +171,7 @@ class Service:
         while self._joining.pending and loop.time() < deadline:
             self._complaints.guard(self._join)
             await asyncio.sleep(0 if self._joining.due(time.time_ns()) else STEP)
+        self._joining.give_up()
         self._ways.close()
         if self._switching is not None:
             self._switching.close()

@@ -153,7 +153,7 @@ class Acks:
 
     def shut(self, end_ns: int) -> int:
         """For how long the window was 0, until ``end_ns``."""
-        return self.zero_ns + (end_ns - self._shut_ns if self._shut_ns else 0)
+        return self.zero_ns + (max(0, end_ns - self._shut_ns) if self._shut_ns else 0)
 
     def reached(self, end: int) -> int | None:
         """When ``end`` or more was first acknowledged."""

@@ -172,7 +172,8 @@ cdef class Reactor:
             if count:
                 self._left_ns = 0
                 self._credit = min(self._credit + 1, MOST_CREDIT)
-                self._fine = WORTH_TRYING
+                # Little by little: where something else has to happen first, as a task's turn, every other wait is in vain.
+                self._fine = max(self._fine - self._fine // WORTH_TRYING, WORTH_TRYING)
                 return count
             if monotonic_ns() > limit_ns:
                 self._credit -= self._fine
@@ -193,7 +194,7 @@ cdef class Reactor:
             self._credit = min(self._credit, 0)
         elif self._left_ns:
             if monotonic_ns() - self._left_ns < SHORT_NS:
-                self._credit += 1
+                self._credit = min(self._credit + 1, MOST_CREDIT)
             elif self._credit > 0:
                 self._credit -= 1
         return turn and self._credit >= WORTH_TRYING

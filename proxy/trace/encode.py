@@ -104,14 +104,14 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({len(self._servers)} server, {len(self._clients)} client, {len(self._peers)} peer chunks)"
 
-    def append(self, record: RequestRecord, segments: Segments, most: int) -> bool:
-        """Add what `encode` makes of ``record`` to ``segments``; False, and nothing, where they would have more than
-        ``most`` bytes then."""
+    def append(self, record: RequestRecord, segments: Segments, most: int) -> int:
+        """Add what `encode` makes of ``record`` to ``segments``, and return 0. Where they would have more than ``most``
+        bytes then, nothing is added, and its own are returned."""
         blob = self.encode(record)
         if segments.size + len(blob) > most:
-            return False
+            return len(blob)
         segments.add(blob)
-        return True
+        return 0
 
     def encode(self, record: RequestRecord) -> bytes:
         """The SERVER span of ``record`` and a CLIENT span for each attempt, as `ScopeSpans.spans` fields."""

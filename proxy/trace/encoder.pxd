@@ -12,7 +12,7 @@ cdef class Encoder:
     cdef Py_ssize_t _size
 
     cpdef bytes encode(self, RequestRecord record)
-    cpdef bint append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1
+    cpdef Py_ssize_t append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1
     cpdef void forget(self) except *
     cdef bint _write(self, RequestRecord record) except -1
     cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1

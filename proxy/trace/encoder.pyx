@@ -240,14 +240,14 @@ cdef class Encoder:
         """See `encode.Encoder.encode`."""
         return PyBytes_FromStringAndSize(<char*>self._out, self._size) if self._write(record) else self._twin.encode(record)
 
-    cpdef bint append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1:
+    cpdef Py_ssize_t append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1:
         """See `encode.Encoder.append`."""
         if not self._write(record):
             return self._twin.append(record, segments, most)
         if segments.size + self._size > most:
-            return False
+            return self._size
         segments.fill(<char*>self._out, self._size)
-        return True
+        return 0
 
     cdef bint _write(self, RequestRecord record) except -1:
         """Write the spans to the buffer; False if they are the twin's."""

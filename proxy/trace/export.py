@@ -127,8 +127,11 @@ class Exporter:
         """Take in one finished request: ``encoder`` writes its spans right into the batch. HOT: once for each that is
         recorded. Raises what `Encoder.encode` raises."""
         spans = 1 + len(record.attempts)
-        if not encoder.append(record, self._segments, self._room):
-            self._crowded(encoder.encode(record), spans)
+        size = encoder.append(record, self._segments, self._room)
+        if size:
+            # Encoded anew only where there is room: while a collector is away every request comes by here.
+            if self._crowded(size, spans):
+                self._begin(encoder.encode(record), spans)
             return
         self._spans = count = self._spans + spans
         if count >= self._batch:
@@ -137,7 +140,8 @@ class Exporter:
     def offer(self, blob: bytes, spans: int) -> None:
         """Take in encoded, tagged spans."""
         if self._segments.size + len(blob) > self._room:
-            self._crowded(blob, spans)
+            if self._crowded(len(blob), spans):
+                self._begin(blob, spans)
             return
         self._segments.add(blob)
         self._spans = count = self._spans + spans
@@ -184,20 +188,25 @@ class Exporter:
         room = self._limit - self._ledger.pending_bytes if self._sender is not None else self._batch_bytes
         self._room = min(room, self._batch_bytes) - self._envelope.overhead
 
-    def _crowded(self, blob: bytes, spans: int) -> None:
-        """Take in a blob that does not fit into the open batch: begin the next one, or drop it if the queue is full."""
+    def _crowded(self, size: int, spans: int) -> bool:
+        """``size`` bytes of spans do not fit into the open batch, which is sealed. Whether they may `_begin` the next;
+        else the queue is full, and they are counted as dropped."""
         self.seal()
-        size = self._envelope.overhead + len(blob)
         if self._ledger.deadline is not None:
             self._ledger.lose(spans, SHUTDOWN)
-            return
-        if self._sender is not None and size > self._limit - self._ledger.pending_bytes:
+            return False
+        room = self._limit - self._ledger.pending_bytes
+        if self._sender is not None and self._envelope.overhead + size > room:
             self._queue_full += spans
             self._ledger.lose(spans, QUEUE_FULL)
-            return
+            return False
+        return True
+
+    def _begin(self, blob: bytes, spans: int) -> None:
+        """Begin a batch."""
         self._segments.add(blob)
         self._spans = spans
-        if spans >= self._batch or size >= self._batch_bytes:
+        if spans >= self._batch or self._envelope.overhead + len(blob) >= self._batch_bytes:
             self.seal()
 
     def flush(self, timeout: float) -> bool:
@@ -219,7 +228,7 @@ class Exporter:
         once `seal` was called and nothing is offered any more.
         """
         self.seal()
-        self._room = 0  # every later offer goes through `_crowded`
+        self._room = 0  # every later one goes through `_crowded`
         self._batch_bytes = 0
         if self._sender is not None:
             return self._sender.close(timeout)

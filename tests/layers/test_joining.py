@@ -33,17 +33,22 @@ class Bench:
         self.said: list[str] = []
         self.way: Resolved | None = Resolved((0, 1), WAY, 0)
         self.heard_ns = 1 << 63
+        self.looks = 0  # for what has been heard
         self.rest = True
         self.joining = Joining(
             self.tally,
             lambda record: self.way,
-            lambda slots: self.heard_ns,
+            self.heard,
             lambda blob, number: self.blobs.append((blob, number)),
             self.said.append,
             None if described is None else lambda record, way: described,
             None if proven is None else lambda record, way: proven,
             lambda: self.rest,
         )
+
+    def heard(self, _: tuple[int, ...]) -> int:
+        self.looks += 1
+        return self.heard_ns
 
     def hear(self, net: Net) -> None:
         for tap in range(len(net.taps)):
@@ -126,6 +131,48 @@ def test_a_record_waits_for_what_a_ring_still_holds_but_not_for_ever() -> None:
     assert bench.joining.pending == 1
     bench.joining.step(second.end_ns + WAIT_NS + HELD_NS + AGAIN_NS, 1.0)
     assert (bench.joining.pending, bench.tally.joined) == (0, 2)
+
+
+def test_records_that_are_put_off_are_bounded_like_those_that_are_joined() -> None:
+    bench = Bench()
+    _, records = run(*(Ask() for _ in range(4)))
+    for record in records:
+        bench.joining.add(record)
+    bench.heard_ns = 0
+    now_ns = records[-1].end_ns + WAIT_NS
+    bench.rest = False  # a ring is filling: to read it is what they wait for
+    bench.joining.step(now_ns, 1.0)
+    assert (bench.looks, bench.joining.pending) == (1, 4)
+    bench.rest = True
+    bench.joining.step(now_ns, 0.0)
+    assert (bench.looks, bench.joining.pending) == (2, 4)
+    bench.joining.step(now_ns, 1.0)
+    assert (bench.looks, bench.joining.pending) == (4, 4)
+    assert not bench.joining.due(now_ns)
+
+
+def test_what_is_held_for_long_is_looked_for_less_and_less() -> None:
+    bench = Bench()
+    _, (record,) = run(Ask())
+    bench.joining.add(record)
+    bench.heard_ns = 0
+    for now_ns in range(record.end_ns + WAIT_NS, record.end_ns + WAIT_NS + HELD_NS, AGAIN_NS // 2):
+        bench.joining.step(now_ns, 1.0)
+    assert 5 < bench.looks < 30
+    assert bench.joining.pending == 1
+    bench.joining.step(record.end_ns + WAIT_NS + HELD_NS, 1.0)
+    assert bench.joining.pending == 0
+
+
+def test_what_waits_at_the_end_is_counted() -> None:
+    bench = Bench()
+    _, records = run(Ask(), Ask())
+    bench.joining.give_up()
+    assert not bench.tally.missing
+    for record in records:
+        bench.joining.add(record)
+    bench.joining.give_up()
+    assert (bench.joining.pending, bench.tally.missing) == (0, {BUSY: 2})
 
 
 def test_places_that_mattered_have_spans_and_others_have_none() -> None:

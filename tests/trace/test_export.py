@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from proxy.errors import SettingsError
-from proxy.settings import MIB, Tracing
+from proxy.settings import KIB, MIB, Tracing
+from proxy.trace.encoder import Encoder
 from proxy.trace.export import BATCH_BYTES, Exporter, make_transport
 from proxy.trace.ledger import QUEUE_FULL, SHUTDOWN, ExportCounters
 from proxy.trace.otlp_grpc import GrpcTransport
 from proxy.trace.otlp_http import HttpTransport
+from proxy.trace.record import RequestRecord
 from proxy.trace.ring import Ring
 from proxy.trace.sender import Retry
 from proxy.trace.transport import Outcome, Transport
@@ -32,6 +37,7 @@ from tests.trace.collectors import (
     unused_port,
 )
 from tests.trace.collectors import REFUSED as REFUSAL
+from tests.trace.records import record, records
 from tests.trace.spans import RESOURCE, SCOPE, blob, sized, span, spans_in
 
 Protocol = Literal["grpc", "http/protobuf"]
@@ -215,6 +221,61 @@ class TestQueue:
         assert not transport.bodies
         exporter.start()
         assert settled(exporter).acknowledged == 1
+
+
+class Watched(Encoder):
+    """Counts how often a whole request is encoded by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(Tracing())
+        self.times = 0
+
+    def encode(self, made: RequestRecord) -> bytes:
+        self.times += 1
+        return super().encode(made)
+
+
+class TestRecords:
+    """Spans that are written right into the batch."""
+
+    @given(st.lists(records(), min_size=1, max_size=12), st.integers(1, 8), st.integers(64 * KIB, 70 * KIB))
+    @example([record()] * 150, 2048, 64 * KIB)
+    @hypothesis_settings(max_examples=30)
+    def test_they_are_what_offering_them_would_make(self, made: list[RequestRecord], batch: int, queue: int) -> None:
+        found = []
+        for direct in (True, False):
+            transport = ScriptedTransport()
+            settings, encoder = Tracing(batch=batch, queue=queue), Encoder(Tracing())
+            exporter = Exporter(settings, transport, resource=RESOURCE, scope=SCOPE, retry=SOON, probe=False)
+            for each in made:
+                if direct:
+                    exporter.record(encoder, each)
+                else:
+                    exporter.offer(encoder.encode(each), 1 + len(each.attempts))
+            exporter.seal()
+            counters = check(exporter)
+            exporter.start()
+            assert exporter.close(PATIENCE)
+            found.append((transport.bodies, counters.pending, counters.pending_bytes, counters.dropped))
+        assert found[0] == found[1]
+
+    def test_what_the_queue_has_no_room_for_is_not_encoded_twice(self, make: Any) -> None:
+        exporter, encoder = make(ScriptedTransport(), start=False, queue=64 * KIB), Watched()
+        exporter.record(encoder, record())
+        once = encoder.times
+        while not check(exporter).dropped[QUEUE_FULL]:
+            exporter.record(encoder, record())
+        kept, encoder.times = check(exporter).pending, 0
+        for _ in range(10):
+            exporter.record(encoder, record())
+        assert encoder.times == 10 * once
+        assert check(exporter).pending == kept
+
+    def test_after_the_end_they_are_counted(self, make: Any) -> None:
+        exporter = make(ScriptedTransport())
+        assert exporter.close(PATIENCE)
+        exporter.record(Encoder(Tracing()), record())
+        assert check(exporter).dropped[SHUTDOWN] == 1 + len(record().attempts)
 
 
 class TestShutdown:
