@@ -107,7 +107,8 @@ def test_delay_and_loss_at_each_box() -> None:
 @pytest.mark.parametrize("kind", ["ovs", "veth"])
 def test_shaping_holds_to_a_rate(kind: str) -> None:
     with laboratory(PREFIX, "ovs" if kind == "ovs" else "veth") as lab, backend(lab) as there:
-        quick = ask(lab, there, body=200_000)
+        # The best of some: a switch in user space that stands still for a moment costs a retransmission.
+        quick = min((ask(lab, there, body=200_000) for _ in range(5)), key=lambda one: one.end - one.begin)
         with faults.shape("eth0", lab.proxy.namespace, "proxy", 20):
             slow = ask(lab, there, body=200_000)
         least = (200_000 - faults.BURST_BYTES) * 8 / 20e6  # seconds
