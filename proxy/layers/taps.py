@@ -1,13 +1,13 @@
 """The rings that are open: at most eight, each opened when the first connection is known to pass its interface.
 
 A tap is known by its slot, a small number, for as long as it is open. What it hears goes to one function, block by
-block, on the event loop's thread; a loop that is late finds the blocks still there, for as long as the ring holds.
+block, whenever `Taps.drain` is called: to be woken by each block that a quiet ring hands over costs more than the
+packets in it. Who calls late finds the blocks still there, for as long as the ring holds.
 What a full ring has no room for is lost for ever, so that everything else waits while one is filling.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -31,7 +31,7 @@ _IFF_LOOPBACK: Final = 0x8  # linux/if.h
 _SOL_PACKET: Final = 263  # linux/socket.h
 _PACKET_IGNORE_OUTGOING: Final = 23  # linux/if_packet.h
 _BLOCKS_AT_ONCE: Final = 64  # of one ring before the others, and records, have their turn: some 10 ms
-STINT_NS: Final = 200_000  # of this thread's time on a processor until it rests, while there is time
+STINT_NS: Final = 1_000_000  # of this thread's time on a processor until it rests, while there is time
 REST: Final = 1e-6
 """Seconds that it asks for then; the kernel's timers make 50 us of them (PR_SET_TIMERSLACK)."""
 
@@ -141,7 +141,6 @@ class Taps:
                 ) from error
         self._taps[free] = _Tap(interface, ring, now)
         self._slots[interface.ifindex] = free
-        asyncio.get_running_loop().add_reader(ring.fileno(), self._readable, free)
         log.info("listening to %s", interface.name)
         return free
 
@@ -159,11 +158,6 @@ class Taps:
         for tap in self._taps.values():
             tap.ring.select(program)
             tap.since_ns = time.time_ns()
-
-    def _readable(self, slot: int) -> None:
-        tap = self._taps.get(slot)
-        if tap is not None:
-            self._read(slot, tap)
 
     def _read(self, slot: int, tap: _Tap) -> bool:
         """Hear some blocks of a ring; whether there may be more."""
@@ -223,7 +217,6 @@ class Taps:
         """Close one tap."""
         tap = self._taps.pop(slot)
         del self._slots[tap.interface.ifindex]
-        asyncio.get_running_loop().remove_reader(tap.ring.fileno())
         tap.ring.close()
         self._gone(slot, tap.interface.name)
 

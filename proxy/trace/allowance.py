@@ -1,7 +1,7 @@
 """How many recorded requests are shown to `spanway wire`: so many a second, evenly, and a burst after a calm time.
 
 To be looked at has a price for the request (the kernel's account of its connections, a record, packets that are copied)
-and for the node (some 0.1 ms of joining). Where everything is recorded at full load, most of it would be for nothing:
+and for the node (some 60 us of joining). Where everything is recorded at full load, most of it would be for nothing:
 the wire could not join them all. So a share of them is picked, every n-th as they come, which no burst or period of the
 traffic favours.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import time
@@ -78,7 +77,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench():
+def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
     made.taps.close_all()
@@ -89,12 +88,12 @@ def interface(number: int) -> Interface:
     return Interface(f"veth{number}", number)
 
 
-async def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
+def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
     assert bench.taps.use([interface(7), interface(9)], 0.0) == (0, 1)
     assert bench.taps.use([interface(9)], 1.0) == (1,)
     assert len(bench.taps) == 2
     os.write(bench.rings[9].write, b"abcdefgh")
-    await asyncio.sleep(0.01)
+    bench.taps.drain()
     assert bench.heard == [(1, b"abcd"), (1, b"efgh")]
     os.write(bench.rings[7].write, b"ijkl")
     bench.taps.drain()
@@ -106,7 +105,7 @@ async def test_what_a_ring_has_is_heard_with_its_slot(bench: Bench) -> None:
     assert bench.rings[11].program == b"other"
 
 
-async def test_up_to_when_everything_has_been_heard(bench: Bench) -> None:
+def test_up_to_when_everything_has_been_heard(bench: Bench) -> None:
     slots = bench.taps.use([interface(7), interface(9)], 0.0)
     assert bench.taps.heard_ns(slots) == 0
     before_ns = time.time_ns()
@@ -121,7 +120,7 @@ async def test_up_to_when_everything_has_been_heard(bench: Bench) -> None:
     assert before_ns <= bench.taps.heard_ns(slots) <= time.time_ns()
 
 
-async def test_a_ring_that_holds_much_is_read_in_turns(bench: Bench) -> None:
+def test_a_ring_that_holds_much_is_read_in_turns(bench: Bench) -> None:
     slots = bench.taps.use([interface(7), interface(9)], 0.0)
     os.write(bench.rings[7].write, b"".join(b"%04d" % number for number in range(70)))
     os.write(bench.rings[9].write, b"last")
@@ -132,7 +131,7 @@ async def test_a_ring_that_holds_much_is_read_in_turns(bench: Bench) -> None:
     assert bench.heard[-1] == (slots[0], b"0069")
 
 
-async def test_it_rests_after_a_stint_unless_a_ring_is_filling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_rests_after_a_stint_unless_a_ring_is_filling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     worked_ns, rests = 1, 0
 
     def sleep(_: float) -> None:
@@ -158,7 +157,7 @@ async def test_it_rests_after_a_stint_unless_a_ring_is_filling(bench: Bench, mon
     assert rests == 2
 
 
-async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
+def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> None:
     for number in range(MOST):
         bench.taps.use([interface(number)], float(number))
     with pytest.raises(TapError, match="veth99 is not listened to: 8 interfaces are"):
@@ -169,14 +168,14 @@ async def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) 
     assert len(bench.taps) == MOST
 
 
-async def test_what_nobody_needs_is_closed(bench: Bench) -> None:
+def test_what_nobody_needs_is_closed(bench: Bench) -> None:
     bench.taps.use([interface(1)], 0.0)
     bench.taps.use([interface(2)], 10.0)
     bench.taps.sweep(taps.UNUSED_S + 1)
     assert bench.gone == [(0, "veth1")]
 
 
-async def test_an_interface_that_goes_away(bench: Bench) -> None:
+def test_an_interface_that_goes_away(bench: Bench) -> None:
     bench.taps.use([interface(1), interface(2)], 0.0)
     bench.rings[1].problem = InterfaceDown("veth1 is down")
     bench.rings[2].problem = NoInterface("veth2 is gone")
@@ -186,7 +185,7 @@ async def test_an_interface_that_goes_away(bench: Bench) -> None:
     assert bench.taps.use([interface(2)], 1.0) == (1,)
 
 
-async def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Pipe:
         raise NotPermitted("needs CAP_NET_RAW")
 
@@ -196,7 +195,7 @@ async def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.M
     assert len(bench.taps) == 0
 
 
-async def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(
+def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> None:
