@@ -120,3 +120,4 @@ def test_the_way_is_found_for_the_address_of_the_backend(
                 assert one["spanway.wire.ovs.bridge"] == lab.plan.bridges[0]
                 assert one["spanway.wire.ovs.in_port"] == lab.proxy.port
                 assert one["spanway.wire.ovs.out_port"] == lab.backends["app"].port
+                assert one["spanway.wire.ovs.tables"] == "0"
