@@ -79,7 +79,8 @@ def build() -> Parser:
         "--interfaces",
         default="auto",
         metavar="auto|NAME,..",
-        help="interfaces that the packets pass, from the proxy to the backend; auto: found for each backend's address",
+        help="interfaces that the packets pass, from the proxy to the backend; auto: found for each backend's address "
+        "[default auto]",
     )
     wiring.flag("--places", metavar="FILE", help="YAML file that names interfaces and what lies between them")
     wiring.flag("--socket", dest="wire.socket", metavar="PATH", help=f"where the proxy hands over ({WIRE.wire.socket})")
@@ -88,7 +89,7 @@ def build() -> Parser:
         default="auto",
         metavar="auto|A-B|all",
         help=f"local ports of the proxy's connections; auto: {WIRE.wire.ports}, which is the sampled requests' "
-        "(wire.ports), and what else the proxy tells of",
+        "(wire.ports), and what else the proxy tells of [default auto]",
     )
     wiring.flag(
         "--ipfix",
@@ -96,7 +97,14 @@ def build() -> Parser:
         metavar="[HOST:]PORT|off",
         help="listen for Open vSwitch's samples of packets (IPFIX, UDP; usual: 4739): proof of their way [default off]",
     )
-    _add_settings(wiring, WIRE, {"tracing": ("otlp", "otlp-protocol"), "listeners": ("admin",)})
+    wiring.flag(
+        "--otlp",
+        dest="tracing.endpoint",
+        metavar="URL|none",
+        help="OTLP endpoint that the spans go to: the proxy's collector, or its admin listener; 'none': count only "
+        "[SPANWAY_TRACING_ENDPOINT; OTEL_EXPORTER_OTLP_ENDPOINT]",
+    )
+    _add_settings(wiring, WIRE, {"tracing": ("otlp-protocol",), "listeners": ("admin",)})
 
     applying = command("apply", apply, "apply manifests to a cluster, and follow them to the first request")
     applying.flag("-f", "--filename", nargs="+", action="extend", required=True, metavar="PATH", help="manifests")

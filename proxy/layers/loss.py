@@ -13,10 +13,14 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from proxy.layers.stream import Acks, Line, View
+from proxy.layers.walk import Astray
 from proxy.trace.handover import Record
 
 _ENDS: Final = ("proxy", "backend")
 _TIMER_NS: Final = 200_000_000  # the shortest retransmission timer of Linux (TCP_RTO_MIN)
+MOST_COPIES: Final = 1 << 18
+"""Copies of parts that are looked at: pieces that all overlap make the square of their number. With every tenth of the
+packets lost that are kept of a connection (`track.PACKETS`) there are some 15,000."""
 _ROUND_NS: Final = 1_000_000  # taken for a round trip where nothing of the message was acknowledged in time
 
 
@@ -29,7 +33,10 @@ class Losses(NamedTuple):
 
 
 def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Losses:
-    """What was lost of an attempt's request and response, both of which have come through."""
+    """What was lost of an attempt's request and response, both of which have come through.
+
+    Raises `Astray` (``too-long``) where there are more than `MOST_COPIES`.
+    """
     lost: dict[str, int] = {}
     recovery_ns = retransmitted = 0
     for upward in (True, False):
@@ -108,8 +115,13 @@ def _counts(lines: Sequence[Line], end: int) -> list[tuple[int, int, list[int]]]
 def _passings(line: Line, offsets: list[int]) -> list[list[int]]:
     """When the copies of the bytes at these offsets, which ascend, passed; each in order of time."""
     passed: list[list[int]] = [[] for _ in offsets]
+    left = MOST_COPIES
     for ts_ns, start, stop in line.pieces:
-        for index in range(bisect_left(offsets, start), bisect_left(offsets, stop)):
+        first, behind = bisect_left(offsets, start), bisect_left(offsets, stop)
+        left -= behind - first
+        if left < 0:
+            raise Astray("too-long", "copies")
+        for index in range(first, behind):
             passed[index].append(ts_ns)
     return passed
 

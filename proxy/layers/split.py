@@ -154,7 +154,10 @@ def split(record: Record, layout: Layout, views: Sequence[View], anchor: Literal
         at = end_ns
     if at != record.end_ns or sum(segments.values()) != record.end_ns - record.write_ns:
         return Missing("sum")
-    found = losses(record, layout.places, views) if answered else Losses({}, 0, 0)
+    try:
+        found = losses(record, layout.places, views) if answered else Losses({}, 0, 0)
+    except Astray as astray:
+        return Missing(astray.args[0], *astray.args[1:])
     stamps: list[tuple[int, int]] = []
     packets = 0
     for one in views:

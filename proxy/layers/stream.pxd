@@ -34,6 +34,8 @@ cdef class Acks:
     cdef readonly list repeats
     cdef readonly set late
     cdef readonly long long zero_ns
+    cdef dict _places
+    cdef Py_ssize_t _indexed
     cdef long long _shut_ns
     cdef long long _window
 

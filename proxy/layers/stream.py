@@ -20,6 +20,7 @@ _TELLS: Final = ACK
 _MODULO: Final = 0xFFFF_FFFF
 _HALF: Final = 0x8000_0000
 _LAST: Final = 1 << 64  # beyond any offset
+_FEW: Final = 8  # windows told at one offset: mostly one; a receiver may tell as many as it sends packets
 
 
 class Line:
@@ -107,7 +108,7 @@ class Acks:
     as what is overtaken on its way is not; None without any. ``zero_ns`` is for how long the window was told to be 0.
     """
 
-    __slots__ = ("_shut_ns", "_window", "ends", "late", "repeats", "times", "windows", "zero_ns")
+    __slots__ = ("_indexed", "_places", "_shut_ns", "_window", "ends", "late", "repeats", "times", "windows", "zero_ns")
 
     def __init__(self) -> None:
         self.times: list[int] = []
@@ -117,6 +118,8 @@ class Acks:
         self.late: set[tuple[int, int]] | None = None  # mostly there are none
         self.zero_ns = 0
         self._shut_ns = 0
+        self._places: dict[tuple[int, int], int] | None = None  # by what is told, where `_FEW` are not all
+        self._indexed = 0  # how many pieces of news are in it
         self._window = 0  # the last one: a smaller window is no news, but a larger one after it is
 
     def __repr__(self) -> str:
@@ -176,11 +179,20 @@ class Acks:
     def place(self, end: int, window: int) -> int:
         """Which this very piece of news is of those that passed here, from 0 on; -1 where it did not."""
         index = bisect_left(self.ends, end)
-        while index < len(self.ends) and self.ends[index] == end:
+        most = min(index + _FEW, len(self.ends))
+        while index < most and self.ends[index] == end:
             if self.windows[index] == window:
                 return index
             index += 1
-        return -1
+        if index < most or index == len(self.ends) or self.ends[index] != end:
+            return -1
+        places = self._places
+        if places is None or self._indexed != len(self.ends):
+            places = self._places = {}
+            for number, news in enumerate(zip(self.ends, self.windows, strict=True)):
+                places.setdefault(news, number)
+            self._indexed = len(self.ends)
+        return places.get((end, window), -1)
 
     def heard(self, end: int, window: int) -> bool:
         """Whether it passed here, news or not."""

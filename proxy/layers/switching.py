@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.layers.ovs import counters, fdb, flow_trace
-from proxy.layers.ovs.flow_trace import Connection
+from proxy.layers.ovs.flow_trace import Connection, FlowTrace
 from proxy.layers.ovs.rpc import OvsError
 from proxy.layers.ways import address_text
 from proxy.trace import semconv_wire
@@ -107,6 +107,7 @@ class Switching:
             semconv_wire.OVS_BRIDGE.name: ", ".join(found.bridges),
             semconv_wire.OVS_IN_PORT.name: found.in_port,
             semconv_wire.OVS_OUT_PORT.name: ", ".join(found.out_ports),
+            semconv_wire.OVS_TABLES.name: _tables(found),
             semconv_wire.OVS_ACTIONS.name: found.actions,
         }
 
@@ -130,6 +131,14 @@ class Switching:
         for task in (self._asking, self._reading):
             if task is not None:
                 task.cancel()
+
+
+def _tables(found: FlowTrace) -> str:
+    """The tables that were passed, in that order; of several bridges each with its name before its own."""
+    if len(found.bridges) == 1:
+        return ", ".join(str(table) for table in found.tables)
+    rows = groupby(found.steps, key=lambda step: step.bridge)
+    return " | ".join(f"{bridge} {', '.join(str(step.table) for step in steps)}" for bridge, steps in rows)
 
 
 def _bug(problem: Exception) -> str:

@@ -92,6 +92,7 @@ class Widening:
 
     def narrow(self) -> None:
         """Go back to the proxy's ports once it keeps to them; what is long ago counts less and less."""
+        self._settled_ns = min(self._settled_ns, time.time_ns() + SETTLE_NS)  # the clock may have been set back
         if self.peers and self._ports is not None and NARROW * self._outside < self._inside:
             self.peers.clear()
             self._choose()

@@ -61,6 +61,9 @@ INCOMPLETE: Final = Attribute(
 OVS_BRIDGE: Final = Attribute("spanway.wire.ovs.bridge", "string", "", "wire", "Open vSwitch bridge on the way")
 OVS_IN_PORT: Final = Attribute("spanway.wire.ovs.in_port", "string", "", "wire", "its port towards the proxy")
 OVS_OUT_PORT: Final = Attribute("spanway.wire.ovs.out_port", "string", "", "wire", "its port towards the backend")
+OVS_TABLES: Final = Attribute(
+    "spanway.wire.ovs.tables", "string", "", "wire", "its flow tables that the connection passes, in order: `0, 10, 20`"
+)
 OVS_ACTIONS: Final = Attribute(
     "spanway.wire.ovs.actions", "string", "", "wire", "what the switch does with the connection, by `ofproto/trace`"
 )

@@ -45,13 +45,17 @@ class Certificate:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
-    def server_context(self, folder: Path) -> ssl.SSLContext:
-        """A server's context with it; PEM files are written to ``folder``."""
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Written to ``folder``: certificate and key."""
         certificate, key = folder / f"{self.serial:x}.crt", folder / f"{self.serial:x}.key"
         certificate.write_bytes(self.pem)
         key.write_bytes(self.key)
+        return certificate, key
+
+    def server_context(self, folder: Path) -> ssl.SSLContext:
+        """A server's context with it; PEM files are written to ``folder``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(*self.files(folder))
         return context
 
 

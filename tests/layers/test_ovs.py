@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import socket
 import threading
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.layers.ovs import counters, fdb, flow_trace, ovsdb, rpc, unixctl
-from proxy.layers.ovs.flow_trace import Connection, FlowTraces, Step
+from proxy.layers.ovs.flow_trace import Connection, Step
 from proxy.layers.ovs.rpc import OvsError
 from proxy.layers.ovs.unixctl import Control
 
@@ -83,6 +84,7 @@ def test_a_long_answer_is_read_whole(tmp_path):
         (b"[1]}", "the connection was closed|is no object"),
         (answer(None, "no such bridge\n"), "^fdb/show: no such bridge$"),
         (answer(7), "the answer is no text"),
+        (b'{"id": 0, "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
 )
 def test_what_is_no_answer_is_told(tmp_path, said, complaint):
@@ -161,6 +163,15 @@ def test_the_database_is_put_together(tmp_path):
 def test_a_database_of_another_form_is_an_error(tmp_path, rows):
     with Daemon(tmp_path / "s", answer(rows)) as daemon, pytest.raises(OvsError, match="has not the form of RFC 7047"):
         ovsdb.read(daemon.path)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 31, 1 << 70, 1.5, "9", None])
+def test_a_number_that_no_interface_has_is_none(number):
+    rows: Any = copy.deepcopy(ROWS)
+    rows[2]["rows"][0].update(ofport=number, ifindex=number)
+    port = ovsdb.switch(*(each["rows"] for each in rows)).port("px1")
+    assert port is not None
+    assert (port.number, port.ifindex) == (-1, 0)
 
 
 LEARNED = """ port  VLAN  MAC                Age
@@ -273,22 +284,6 @@ def test_the_question_is_of_one_connection():
     )
     six = CONNECTION._replace(source="fd00::1", destination="fd00::2", source_mac="", destination_mac="")
     assert six.flow() == "in_port=px1,tcp6,ipv6_src=fd00::1,ipv6_dst=fd00::2,nw_ttl=64,tp_src=40000,tp_dst=8080"
-
-
-def test_a_connection_is_traced_once_in_a_while(tmp_path, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(flow_trace, "KEPT", 2)
-    others = [CONNECTION._replace(source_port=port) for port in (1, 2)]
-    with Daemon(tmp_path / "s", *[answer(TRACE)] * 5) as daemon:
-        traces = FlowTraces(Control(daemon.path), lambda: now[0])
-        assert traces.of(CONNECTION) is traces.of(CONNECTION)
-        now[0] = flow_trace.KEPT_S
-        traces.of(CONNECTION)
-        for other in others:
-            traces.of(other)
-        assert "2 connections" in repr(traces)
-        traces.of(CONNECTION)
-    assert [call["params"][:2] for call in daemon.asked] == [["--names", "br0"]] * 5
 
 
 def test_an_older_switch_is_asked_without_names_and_a_refusal_is_told(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.layers.frames import ACK, FIN, RECORD, RST, SYN
 from proxy.layers.loss import losses
@@ -66,6 +68,25 @@ def test_news_of_acknowledgements() -> None:
     assert told.shut(29) == 5  # a late packet says what was only afterwards
 
 
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20)), max_size=60))
+def test_any_piece_of_news_is_found_at_its_first_place(told: list[tuple[int, int]]) -> None:
+    made = Acks()
+    for number, (end, window) in enumerate(told):
+        made.add(number, end, window, 0)
+        news = list(zip(made.ends, made.windows, strict=True))
+        for each in ((end, window), (end, 21), (4, window)):
+            assert made.place(*each) == (news.index(each) if each in news else -1)
+
+
+def test_a_receiver_that_tells_every_window_there_is_does_not_stop_anything() -> None:
+    """At the number of packets that are kept, what is looked for one by one would take minutes."""
+    count = 60_000
+    news = [(10 + n, 100, 1 + n) for n in range(count)]
+    sender = Line(0, 200, [(0, 0, 100), (9 * MS, 100, 200)])
+    receiver = Line(0, 200, [(5, 0, 100), (9 * MS + 5, 100, 200)])
+    assert walk(Way([sender, receiver], [acks(*news), acks(*news)]), 200, 0) == [Step(0, 9 * MS, SENDER)]
+
+
 def test_a_walk_follows_the_acknowledgements_of_a_message() -> None:
     sender = Line(0, 300, [(10, 0, 100), (100, 100, 200), (101, 200, 300)])
     receiver = Line(0, 300, [(30, 0, 100), (120, 100, 200), (121, 200, 300)])
@@ -127,6 +148,28 @@ def test_copies_beyond_the_last_tap() -> None:
     assert lost([twice], acks((20, 100, 9), (30, 100, 9), (60, 300, 9)))[0] == {"backend": 100}  # and repeated that
     late = [(10, 0, 300), (10 + 200 * MS, 0, 300)]
     assert lost([late], acks((10 + 201 * MS, 300, 9)))[0] == {"backend": 300}
+
+
+def test_pieces_that_all_overlap_are_too_much() -> None:
+    """A peer can send as many as are kept of a connection: the square of that is more than there is memory."""
+    count = 20_000
+    whole = [(n, n % 298, 300 - n % 2) for n in range(400)]
+    assert lost([whole, whole])[2] > 0
+    with pytest.raises(Astray, match="too-long"):
+        losses(
+            Record(b"", b"", b"", b"", 0, 0, 0, 3 * count, 0, 100, 1, 1, 1, 1, 0, 0),
+            ["place 0"],
+            [
+                View(
+                    Line(0, 3 * count, [(n, n, 2 * count + n) for n in range(count + 1)]),
+                    Line(0, 100, [(1, 0, 100)]),
+                    Acks(),
+                    Acks(),
+                    0,
+                )
+                for _ in range(2)
+            ],
+        )
 
 
 def test_a_hole_at_the_first_tap_that_lasts_a_round_trip() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from proxy.layers.find import Interface, OpenVSwitch
 from proxy.layers.otlp import Value
+from proxy.layers.ovs.flow_trace import FlowTrace, Step
 from proxy.layers.ovs.rpc import OvsError
-from proxy.layers.switching import KEPT_S, RETRY_S, Switching, _crossing
+from proxy.layers.switching import KEPT_S, RETRY_S, Switching, _crossing, _tables
 from proxy.layers.ways import Way
 from tests.layers.path import Ask, Hop, Net
 
@@ -38,6 +39,16 @@ def test_where_a_way_crosses_a_bridge() -> None:
     assert _crossing(WAY) == ("br0", "br-px", "br-app")
     assert _crossing(Way(PORTS, ("link", "bridge cni0"))) is None
     assert _crossing(Way(PORTS[:1], ())) is None
+
+
+def test_tables_of_several_bridges_are_told_apart() -> None:
+    def found(*steps: tuple[str, int]) -> FlowTrace:
+        bridges = tuple(dict.fromkeys(bridge for bridge, _ in steps))
+        return FlowTrace(bridges, "in", (), tuple(Step(bridge, table, "", "") for bridge, table in steps), "", "")
+
+    assert _tables(found(("br0", 0))) == "0"
+    assert _tables(found(("br-int", 0), ("br-int", 10), ("br-int", 20))) == "0, 10, 20"
+    assert _tables(found(("br-int", 0), ("br-int", 20), ("br-ex", 0))) == "br-int 0, 20 | br-ex 0"
 
 
 async def test_a_connection_is_asked_about_once() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.layers.ipfix import Reader
 from proxy.layers.joining import Frames
+from proxy.layers.ovs import counters
 from proxy.layers.ovs.counters import Sample
 from proxy.layers.tally import Moment, Tally, expose
 from proxy.trace.ledger import ExportCounters
+from tests.harness.proxy import ROOT
 
 
 def counted() -> Tally:
@@ -64,6 +68,21 @@ def test_prometheus_reads_every_count() -> None:
     assert samples[("spanway_wire_rings",)] == 2
     assert samples[("spanway_wire_records_pending",)] == 3
     assert samples[("spanway_wire_ready",)] == 1
+
+
+def test_the_documentation_has_every_metric_and_no_other() -> None:
+    page = (ROOT / "docs/layers.md").read_text(encoding="utf-8").partition("## The pages")[2]
+    documented = set()
+    for head, middles, tail in re.findall(r"`(spanway_[a-z_]+)(?:\{([a-z_,]+)\}([a-z_]+))?(?:\{[a-z,]+\})?`", page):
+        documented |= {f"{head}{middle}{tail}" for middle in middles.split(",")}
+    shown = "netdev@ovs-netdev:\n  lookups: hit:1 missed:1 lost:1\n  flows: 1\n"
+    calls = "netdev@ovs-netdev:\n  flows         : (current 1) (avg 1) (max 1) (limit 1)\n  dump duration : 1ms\n"
+    rows = "".join(f"  {name}: 1\n" for name in counters._THREAD_COUNTS)
+    switch = [*counters.datapaths(shown), *counters.upcalls(calls), *counters.threads(f"main thread:\n{rows}")]
+    moment = Moment(rings=1, pending=1, ready=True, ways=(("veth0", True),), switch=switch, ipfix=Reader())
+    body, _ = expose(counted(), ExportCounters(dropped={"refused": 1}), moment)
+    named = {sample.name for family in text_string_to_metric_families(body.decode()) for sample in family.samples}
+    assert documented == named
 
 
 def test_a_line_says_what_has_changed_and_nothing_else() -> None:

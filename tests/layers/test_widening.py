@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from proxy.layers.frames import Flows, Packets, parse
 from proxy.layers.join import Joiner
 from proxy.layers.select import MOST_PEERS, program
-from proxy.layers.widening import STRANGE, Widening
+from proxy.layers.widening import SETTLE_NS, STRANGE, Widening
 from proxy.settings_wire import PortRange
 from proxy.trace.handover import Record
 from tests.layers.blocks import Segment, block
@@ -43,6 +44,18 @@ def test_many_packets_and_no_record_are_left_out_until_one_comes(made: Widening,
     assert made.takes(of(58_001, 80))
     made.leave_out(lambda _: Counter({80: 3 * STRANGE}))
     assert chosen == [program(POOL, (), {80}), program(POOL)]
+
+
+def test_a_clock_that_is_set_back_is_no_reason_to_wait_for_as_long(
+    chosen: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [RECORD.write_ns + 3_600_000_000_000]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    made = Widening(PORTS, True, chosen.append)
+    now[0] = RECORD.write_ns - 2 * SETTLE_NS  # an hour back
+    assert not made.takes(of(40_000, 8000))
+    made.narrow()  # every five seconds
+    assert made.takes(of(40_000, 8000))
 
 
 def test_what_is_left_out_is_bounded(made: Widening, chosen: list[bytes]) -> None:

@@ -56,6 +56,28 @@ def test_a_fault_is_blamed_and_nothing_stays(tmp_path: Path, jaeger: Jaeger) -> 
     assert set(trace.services) >= {"spanway", "spanway-wire"}, trace.drawing()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        ("slow-app", "application"),
+        ("slow-link", "network"),
+        ("loss", "loss at link"),
+        ("proxy-stall", "proxy"),
+        ("backend-not-reading", "peer not reading"),
+    ],
+)
+def test_the_blame_moves_with_the_fault(tmp_path: Path, fault: str, verdict: str) -> None:
+    environ = unsettled() | {"PYTHONUNBUFFERED": "1"}
+    started = command(fault, "--for", str(SECONDS))
+    with Process("demo", started, tmp_path / "demo.log", environ=environ, cwd=ROOT) as demo:
+        assert demo.wait(within=SECONDS + 60.0) == 0, demo.output()
+        blamed = WORDS.search(demo.output())
+        assert blamed is not None, demo.output()
+        assert blamed[1] == verdict, demo.output()
+    assert remains(PREFIX) == []
+
+
 def test_ctrl_c_is_the_end_and_nothing_stays(tmp_path: Path) -> None:
     environ = unsettled() | {"PYTHONUNBUFFERED": "1"}
     with Process("demo", command("none"), tmp_path / "demo.log", environ=environ, cwd=ROOT) as demo:

@@ -114,12 +114,10 @@ def test_open_vswitch_tells_of_a_connection() -> None:
         connection = Connection(
             port.bridge, f"{PREFIX}-px1", lab.proxy.address, local_port, app.address, 8080, lab.proxy.mac, app.mac
         )
-        traces = flow_trace.FlowTraces(control)
-        found = traces.of(connection)
+        found = flow_trace.trace(control, connection)
         assert found.bridges == (port.bridge,)
         assert (found.in_port, found.out_ports, found.tables) == (f"{PREFIX}-px1", (port.name,), (0,))
         assert found.steps[0].actions.startswith("NORMAL")
-        assert traces.of(connection) is found
         lab.run(
             "ovs-ofctl", "add-flow", str(lab.switch.run_directory / f"{PREFIX}-br0.mgmt"), "priority=9,tcp,actions=drop"
         )

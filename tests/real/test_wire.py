@@ -19,7 +19,10 @@ PLACE_US = "spanway.wire.us."
 
 
 def check(answered: Sequence[Answered], wires: Mapping[str, Span], children: Mapping[str, Sequence[Span]]) -> int:
-    """The invariants of every span there is; how many windows of the backend held its own times."""
+    """The invariants of every span there is; how many windows of the backend held its own times.
+
+    A window that is too short for a span is known by its length: what the backend says of itself took no longer.
+    """
     windows = 0
     for each in answered:
         wire = wires.get(each.trace)
@@ -29,6 +32,8 @@ def check(answered: Sequence[Answered], wires: Mapping[str, Span], children: Map
         wait_us = (wire.end - wire.start) / 1000
         # Each place is rounded down.
         assert sum(places) <= wait_us < sum(places) + len(places) + 1, wire
+        assert wire.start <= each.begun_ns <= each.ended_ns <= wire.end, (each, wire)
+        assert each.ended_ns - each.begun_ns <= (wire.attributes[f"{PLACE_US}backend"] + 1) * 1000, (each, wire)
         for child in children.get(wire.span_id, ()):
             assert wire.start <= child.start <= child.end <= wire.end, (wire, child)
             if child.name == "backend":
@@ -87,6 +92,19 @@ def test_every_kind_of_way_has_the_same_invariants(tmp_path: Path, kind: Kind, h
         assert len(taps.split(", ")) == {"veth": 1, "bridge": 2, "ovs": 2}[kind] + (here and kind != "veth")
 
 
+@pytest.mark.parametrize("kind", ["bridge", "ovs"])
+@pytest.mark.parametrize(("six", "tls"), [(True, False), (False, True), (True, True)], ids=["IPv6", "TLS", "both"])
+def test_over_ipv6_and_where_nothing_but_ciphertext_is_seen(tmp_path: Path, kind: Kind, six: bool, tls: bool) -> None:
+    count = 400
+    with laboratory("wsix", kind) as lab, Wired(lab, tmp_path, six=six, tls=tls) as wired:
+        answered = wired.load(count, 16, "mixed", 1)
+        counts = wired.settled(count)
+        assert counts["joined"] == count, missing(counts)
+        wires, children = wired.spans(1, count)
+        assert check(answered, wires, children) > count / 3
+        assert {wire.attributes["network.peer.address"] for wire in wires.values()} == {wired.address}
+
+
 @pytest.mark.parametrize(
     ("kind", "here", "between"),
     [
@@ -120,3 +138,4 @@ def test_the_way_is_found_for_the_address_of_the_backend(
                 assert one["spanway.wire.ovs.bridge"] == lab.plan.bridges[0]
                 assert one["spanway.wire.ovs.in_port"] == lab.proxy.port
                 assert one["spanway.wire.ovs.out_port"] == lab.backends["app"].port
+                assert one["spanway.wire.ovs.tables"] == "0"

@@ -1,6 +1,6 @@
-"""A backend that knows when it worked: `python -m tests.real.wire_backend HOST PORT RECEIVE`.
+"""A backend that knows when it worked: `python -m tests.real.wire_backend HOST PORT RECEIVE [CERTIFICATE KEY]`.
 
-RECEIVE is its receive buffer in bytes, 0 for the kernel's choice.
+RECEIVE is its receive buffer in bytes, 0 for the kernel's choice. With a certificate it speaks TLS.
 
 ``?size=N&think=MS`` asks for a body of N bytes after MS milliseconds. The response's ``x-work`` has two stamps (Unix
 nanoseconds, a space between): when the whole request had been read, and before the response was written;
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -51,15 +53,20 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-async def main(host: str, port: int, receive: int) -> None:
-    listener = socket.create_server((host, port), backlog=512)
+async def main(host: str, port: int, receive: int, certificate: Sequence[str]) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=512)
+    tls = None
+    if certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*certificate)
     if receive:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     # What the reader takes in of an unread body is within its limit twice over.
-    server = await asyncio.start_server(serve, sock=listener, limit=receive or 1 << 20)
+    server = await asyncio.start_server(serve, sock=listener, limit=receive or 1 << 20, ssl=tls)
     print("listening", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

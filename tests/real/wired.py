@@ -15,7 +15,9 @@ import yaml
 
 from proxy.demo.lab.commands import inside
 from proxy.demo.lab.lab import Lab
+from proxy.settings import Address
 from tests.harness import manifests, prometheus
+from tests.harness.certificates import Certificate
 from tests.harness.collector import Collector, Span
 from tests.harness.proxy import ROOT, unsettled
 from tests.real.process import Process, free_ports
@@ -36,7 +38,8 @@ class Answered(NamedTuple):
 
 class Wired:
     """What runs in a lab: ``backend``, ``proxy`` and ``wire`` as processes, and ``collector``, which the wire's spans
-    go to. ``interfaces`` None: a file of places as the lab has them."""
+    go to. ``interfaces`` None: a file of places as the lab has them. ``six`` and ``tls``: how the proxy reaches the
+    backend."""
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class Wired:
         command: Sequence[str] = (SPANWAY,),
         flags: Sequence[str] = (),
         places_of: Mapping[str, Any] | None = None,
+        six: bool = False,
+        tls: bool = False,
     ) -> None:
         self.lab: Final = lab
         self.folder: Final = folder
@@ -65,6 +70,8 @@ class Wired:
         places.write_text(yaml.safe_dump({"ways": [places_of or way(lab)]}))
         self.where: Final = ("--places", str(places)) if interfaces is None else ("--interfaces", interfaces)
         self.pod: Final = lab.backends["app"]
+        self._six: Final = six
+        self._certificate: Final = Certificate("wire.test").files(folder) if tls else ()
         self.backend = self.start_backend()
         self.wire = self.start_wire()
         self.proxy = self.start_proxy()
@@ -72,7 +79,7 @@ class Wired:
     @property
     def address(self) -> str:
         """The backend's."""
-        return self.pod.address
+        return self.pod.address6 if self._six else self.pod.address
 
     def _within(self, name: str, namespace: str | None, *command: str) -> Process:
         # Every request is to be joined, not so many a second.
@@ -86,6 +93,7 @@ class Wired:
         self.backend = self._within(
             "backend", self.pod.namespace,
             sys.executable, "-m", "tests.real.wire_backend", self.address, str(BACKEND_PORT), str(receive),
+            *map(str, self._certificate),
         )  # fmt: skip
         self.backend.expect("listening", within=20.0)
         return self.backend
@@ -107,10 +115,11 @@ class Wired:
         """
         site = self.folder / "site.yaml"
         site.write_text(manifests.documents(*manifests.site("wire", [1])))
+        target = f"{'https://' if self._certificate else ''}{Address(upstream or self.address, BACKEND_PORT)}"
         self.proxy = self._within(
             "proxy", self.lab.proxy.namespace,
             *run_by, SPANWAY, "serve", "--ingress", str(site),
-            "--upstream", f"default/wire={upstream or self.address}:{BACKEND_PORT}",
+            "--upstream", f"default/wire={target}",
             "--http", f"127.0.0.1:{self.port}", "--admin", "off", "--access-log", "off",
             "--wire", str(self.socket), "--sampler", self._sampler, *self._proxy_flags,
         )  # fmt: skip

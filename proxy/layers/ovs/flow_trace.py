@@ -1,12 +1,9 @@
-"""How Open vSwitch would forward one connection: `ofproto/trace` of its addresses and ports, parsed, and remembered."""
+"""How Open vSwitch would forward one connection: `ofproto/trace` of its addresses and ports, parsed."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import time
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from proxy.layers.ovs.rpc import OvsError
@@ -14,8 +11,6 @@ from proxy.layers.ovs.unixctl import Control
 
 MOST_STEPS: Final = 64  # tables that one flow passes; pipelines of CNI plugins have up to 40
 MOST_TEXT: Final = 200  # characters of a rule, or of a table's actions
-KEPT: Final = 4096  # connections
-KEPT_S: Final = 60.0  # rules change: a connection is traced anew after that
 _BRIDGE: Final = re.compile(r'bridge\("([^"]+)"\)')
 _TABLE: Final = re.compile(r"\s*(\d+)\. (.+)")
 _NO_PORT: Final = frozenset({"drop", "pop_vlan", "pop_nsh", "pop_eth", "pop_mpls", "ct_clear"})
@@ -124,29 +119,3 @@ def trace(control: Control, connection: Connection) -> FlowTrace:
             return parse(control.call("ofproto/trace", connection.bridge, flow), connection.in_port)
     except ValueError as error:
         raise OvsError(f"ofproto/trace of {connection.source} to {connection.destination}: {error}") from error
-
-
-class FlowTraces:
-    """What `trace` has said, per connection, for `KEPT_S` seconds and at most `KEPT` of them."""
-
-    def __init__(self, control: Control, clock: Callable[[], float] = time.monotonic) -> None:
-        self._control: Final = control
-        self._clock: Final = clock
-        self._known: Final[OrderedDict[Connection, tuple[float, FlowTrace]]] = OrderedDict()
-
-    def __repr__(self) -> str:
-        return f"FlowTraces({self._control!r}, {len(self._known)} connections)"
-
-    def of(self, connection: Connection) -> FlowTrace:
-        """The connection's trace; raises `OvsError`."""
-        now = self._clock()
-        until, known = self._known.get(connection, (0.0, None))
-        if known is not None and now < until:
-            self._known.move_to_end(connection)
-            return known
-        found = trace(self._control, connection)
-        self._known[connection] = now + KEPT_S, found
-        self._known.move_to_end(connection)
-        while len(self._known) > KEPT:
-            self._known.popitem(last=False)
-        return found

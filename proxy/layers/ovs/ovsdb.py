@@ -10,6 +10,7 @@ from proxy.layers.ovs.rpc import TIMEOUT_S, OvsError, ask
 
 MOST_PORTS: Final = 20_000  # a node has hundreds
 LOCAL: Final = 65534  # OFPP_LOCAL of OpenFlow 1.0: the bridge's own port
+_LARGEST: Final = (1 << 31) - 1  # of an interface's number in the kernel, which OpenFlow's 1.0 are far below
 _DATABASE: Final = "Open_vSwitch"
 _COLUMNS: Final = {
     "Bridge": ["name", "ports", "datapath_type"],
@@ -104,4 +105,4 @@ def _map(value: Any) -> dict[str, str]:
 
 
 def _number(value: Any, absent: int) -> int:
-    return value if isinstance(value, int) else absent
+    return value if isinstance(value, int) and 0 <= value <= _LARGEST else absent

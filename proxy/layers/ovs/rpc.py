@@ -59,6 +59,8 @@ def _answer(connection: socket.socket, deadline: float) -> dict[str, Any]:
         try:
             text = data.decode("utf-8").lstrip()
             message, end = decoder.raw_decode(text)
+        except RecursionError:
+            raise ValueError("the answer is nested too deeply") from None
         except ValueError:
             continue  # its end is yet to come
         if not isinstance(message, dict):
