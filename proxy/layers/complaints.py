@@ -33,9 +33,12 @@ class Complaints:
             self._until[about] = now + REPEAT
             say(" ".join(text.split()))  # a library's message may be of several lines
 
-    def guard(self, what: Callable[[], None]) -> None:
-        """Do it, and go on if it fails: one record or ring that is beyond us must not end the others."""
+    def guard(self, what: Callable[[], None]) -> bool:
+        """Do it, and go on if it fails: one record or ring that is beyond us must not end the others. Says whether it
+        was done."""
         try:
             what()
         except Exception as problem:
             self.make(f"a bug, please report it: {''.join(traceback.format_exception(problem))}", repr(problem))
+            return False
+        return True

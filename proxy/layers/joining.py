@@ -49,6 +49,8 @@ _BACK_NS: Final = 1_000_000_000  # the clock has not merely been slowed
 _PEERS: Final = 1024  # of which that is counted
 BUSY: Final = "busy"
 """Reason: more attempts are recorded than there is time to join, at the latest until the process ends."""
+BUG: Final = "bug"
+"""Reason: joining it failed in a way that was not thought of; a line says which."""
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
@@ -180,17 +182,25 @@ class Joining:
         limit = time.monotonic() + seconds
         while self.due(now_ns):
             waiting = heapq.heappop(self._waiting)
-            record = waiting.record
-            resolved = self._resolve(record)
-            late_ns = now_ns - record.end_ns - WAIT_NS
-            if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns + LATE_NS:
-                again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
-                heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
-            else:
-                self._one(record, resolved)
+            try:
+                self._try(waiting, now_ns)
+            except Exception:  # the caller says what; here no record ends in no count
+                self._tally.missing[BUG] += 1
+                raise
             if not self._rest() or time.monotonic() >= limit:
                 break
         self._tally.join_ns += time.thread_time_ns() - begun
+
+    def _try(self, waiting: _Waiting, now_ns: int) -> None:
+        """Join it, or put it off."""
+        record = waiting.record
+        resolved = self._resolve(record)
+        late_ns = now_ns - record.end_ns - WAIT_NS
+        if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns + LATE_NS:
+            again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
+            heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
+        else:
+            self._one(record, resolved)
 
     def give_up(self) -> None:
         """The process ends, and what still waits is missing for `BUSY`."""
@@ -214,16 +224,17 @@ class Joining:
         self._unseen.pop(record.peer, None)
         verdict = judge(found, self._baseline.usual(record.route))
         self._baseline.add(record.route, record.end_ns, verdict.places)
+        described = None if self._describe is None else self._describe(record, way)
+        proof = {} if self._prove is None else self._prove(record, way)
+        if proof:
+            described = {**(described or {}), **proof}
+        blob, spans = encode(record, found, verdict, way, described)
+        self._offer(blob, spans)
         tally.joined += 1
         tally.incomplete += found.incomplete
         tally.verdicts[verdict.verdict] += 1
-        described = None if self._describe is None else self._describe(record, way)
-        if self._prove is not None and (proof := self._prove(record, way)):
-            tally.proven += 1
-            described = {**(described or {}), **proof}
-        blob, spans = encode(record, found, verdict, way, described)
+        tally.proven += bool(proof)
         tally.spans += spans
-        self._offer(blob, spans)
 
     def _layout(self, slots: tuple[int, ...], way: Way) -> Layout:
         key = (slots, way.between)

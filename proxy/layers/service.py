@@ -12,9 +12,9 @@ Nothing here waits for anything but the collector, and for that only in the expo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy import __version__
@@ -22,7 +22,7 @@ from proxy.errors import SettingsError
 from proxy.layers import ipfix
 from proxy.layers.complaints import Complaints
 from proxy.layers.inbox import Inbox
-from proxy.layers.joining import WAIT_NS, Joining, Resolved
+from proxy.layers.joining import BUG, WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
 from proxy.layers.proofs import Proofs
 from proxy.layers.readiness import Readiness
@@ -195,7 +195,8 @@ class Service:
             try:
                 for record in records(datagram):
                     tally.received += 1
-                    self._take(record)
+                    if not self._complaints.guard(partial(self._take, record)):
+                        tally.missing[BUG] += 1
             except ValueError as problem:
                 tally.malformed += 1
                 self._complaints.make(f"a datagram was no record: {problem}", "malformed")
@@ -313,9 +314,11 @@ class Service:
         state = self._inbox.state()
         if state == "gone":
             asyncio.get_running_loop().remove_reader(self._inbox.fileno())
-            with contextlib.suppress(SettingsError):
+            try:
                 self._inbox.renew()
                 say(f"'{self._plan.socket}' had been removed, and is there again")
+            except SettingsError as problem:
+                self._complaints.make(f"the proxy cannot hand over: {problem}")
             asyncio.get_running_loop().add_reader(self._inbox.fileno(), self._receive)
         elif state == "taken":
             say(f"another process has taken '{self._plan.socket}' over; this one ends")

@@ -172,6 +172,8 @@ class Taps:
         except NoInterface as error:
             log.warning("%s is listened to no more: %s", tap.interface.name, error)
             self.close(slot)
+        except TapError as error:
+            log.warning("%s: %s", tap.interface.name, error)
         return False
 
     def rest(self) -> bool:

@@ -10,7 +10,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 from proxy.layers import joining, otlp
 from proxy.layers.find import Interface
 from proxy.layers.join import LATE_NS
-from proxy.layers.joining import AGAIN_NS, BUSY, FIND_NS, HELD_NS, NO_TAP, UNSEEN, WAIT_NS, Frames, Joining, Resolved
+from proxy.layers.joining import (
+    AGAIN_NS,
+    BUG,
+    BUSY,
+    FIND_NS,
+    HELD_NS,
+    NO_TAP,
+    UNSEEN,
+    WAIT_NS,
+    Frames,
+    Joining,
+    Resolved,
+)
 from proxy.layers.packet import Packets
 from proxy.layers.spans import duration
 from proxy.layers.tally import Tally
@@ -248,6 +260,23 @@ def test_each_record_ends_in_one_count() -> None:
     bench.joining.step(records[3].end_ns + WAIT_NS, 1.0)
     assert bench.tally.joined == 1
     assert dict(bench.tally.missing) == {NO_TAP: 1, "no-packets": 1, "tunnel": 1}
+
+
+def test_a_record_that_is_beyond_it_is_counted_and_the_others_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    net, records = run(*[Ask()] * 3)
+    bench.hear(net)
+    for record in records:
+        bench.joining.add(record)
+    now = records[-1].end_ns + WAIT_NS
+    for name in ("judge", "encode"):  # before and after what is usual is known
+        with monkeypatch.context() as patched:
+            patched.setattr(joining, name, lambda *_: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                bench.joining.step(now, 1.0)
+    bench.joining.step(now, 1.0)
+    assert (bench.joining.pending, bench.tally.joined, dict(bench.tally.missing)) == (0, 1, {BUG: 2})
+    assert bench.tally.verdicts.total() == 1
 
 
 def test_records_that_are_due_as_they_arrive_wait_for_their_way_to_be_found() -> None:
