@@ -45,7 +45,7 @@ def _normal(match: re.Match[bytes]) -> bytes:
 
 
 class Node:
-    """One path prefix that a rule has or that leads to one."""
+    """One path prefix that leads to a rule, and may have one itself."""
 
     __slots__ = ("deeper", "rule")
 
@@ -68,7 +68,8 @@ class PathTree:
 
     def __init__(self) -> None:
         self.exact: dict[bytes, Any] = {}
-        self.nodes: dict[bytes, Node] = {}
+        # Sealed, the rule itself where no longer prefix has one: as most have, each object fewer counts.
+        self.nodes: dict[bytes, Any] = {}
         self.root: Any = None  # Prefix "/"
 
     def __repr__(self) -> str:
@@ -102,11 +103,14 @@ class PathTree:
 
     def seal(self) -> None:
         """Let every prefix without a rule of its own know the one that covers it."""
-        for key in sorted(self.nodes, key=len):
-            node = self.nodes[key]
+        nodes = self.nodes
+        for key in sorted(nodes, key=len):
+            node = nodes[key]
             if node.rule is None:
                 slash = key.rfind(b"/")
-                node.rule = self.nodes[key[:slash]].rule if slash > 0 else self.root
+                node.rule = nodes[key[:slash]].rule if slash > 0 else self.root
+            if not node.deeper:
+                nodes[key] = node.rule
 
     def find(self, path: bytes) -> Any:
         """The rule for a path in normal form: the longest match, and of equal ones the Exact."""
@@ -123,9 +127,11 @@ class PathTree:
             node = nodes.get(path[:slash])
             if node is None:
                 return best
-            if not node.deeper:
-                return node.rule
+            if type(node) is not Node:
+                return node
             best = node.rule
             slash = path.find(b"/", slash + 1)
         node = nodes.get(path)
-        return best if node is None else node.rule
+        if node is None:
+            return best
+        return node.rule if type(node) is Node else node
