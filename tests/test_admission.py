@@ -167,10 +167,12 @@ def test_forwarding_lines_are_the_same_for_whichever_host_of_a_connection(forwar
     """The first host's are written at once, others' into what is kept of them."""
     hosts = (b"a.test", b"b.test", b"b.test:81", b"c.test:81", b"d.test", b"a.test", b"a.test:65535")
     with rig(Settings(forwarded=forwarded), table(host="")) as r:
-        alone = []
-        for host in hosts:  # each over a connection of its own
+        r.client(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % hosts[0], "192.0.2.66")
+        upstream = r.upstream()
+        alone = [_forwarding(upstream.take())]
+        r.send(upstream, OK)
+        for host in hosts[1:]:  # each over a connection of its own
             r.client(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "192.0.2.66")
-            upstream = r.upstream() if r.dials else r.loop.wires[0]
             alone.append(_forwarding(upstream.take()))
             r.send(upstream, OK)
         client = r.client(b"", "192.0.2.66")

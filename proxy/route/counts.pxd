@@ -11,6 +11,9 @@ cdef struct Exemplar:
     int bucket
 
 
+cpdef void fetch(Counts counts, bytes parts) noexcept
+
+
 cdef class Counts:
     # In the order of use, and what most requests write first in its array.
     cdef long long _duration_ns

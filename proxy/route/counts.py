@@ -14,6 +14,11 @@ _DURATION_NS: Final = tuple(round(bound * 1e9) for bound in DURATION_BOUNDS)
 _SELF_NS: Final = tuple(round(bound * 1e9) for bound in SELF_BOUNDS)
 
 
+def fetch(counts: Counts, parts: bytes | None) -> None:
+    """Have the memory of counters that `Counts.observe` is about to write, and of ``parts`` of the same route that are
+    about to be read, come to the processor while it does something else. Here there is nothing to do."""
+
+
 class Counts:
     """Counters of requests, their durations and the proxy's own share of these, all from 0."""
 

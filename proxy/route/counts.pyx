@@ -11,12 +11,34 @@ from proxy.route.samples import DURATION_BOUNDS, SELF_BOUNDS
 if (len(DURATION_BOUNDS) + 1, len(SELF_BOUNDS) + 1) != (DURATIONS, OWN):
     raise ImportError("the buckets of proxy.route.samples are not those of proxy.route.counts; build both anew")
 
+cdef extern from *:
+    void __builtin_prefetch(const void* at) noexcept nogil
+
+cdef enum:
+    LINE = 64  # bytes of a cache line
+    PARTS = 320  # bytes of a route's span_parts, as most are
+
 cdef long long DURATION_NS[DURATIONS - 1]
 cdef long long SELF_NS[OWN - 1]
 for number, bound in enumerate(DURATION_BOUNDS):
     DURATION_NS[number] = round(bound * 1e9)
 for number, bound in enumerate(SELF_BOUNDS):
     SELF_NS[number] = round(bound * 1e9)
+
+
+cpdef void fetch(Counts counts, bytes parts) noexcept:
+    """See ``counts.py``. By address only: what is not there to be read is not brought, and nobody minds."""
+    cdef const char* at = <const char*><void*>counts
+    cdef const char* end = at + sizeof(Counts)
+    while at < end:
+        __builtin_prefetch(at)
+        at += LINE
+    if parts is not None:
+        at = <const char*><void*>parts
+        end = at + PARTS
+        while at < end:
+            __builtin_prefetch(at)
+            at += LINE
 
 
 @cython.no_gc  # what its dicts hold cannot point back

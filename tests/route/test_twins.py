@@ -62,6 +62,16 @@ def test_what_was_told_does_not_change_later(form: ModuleType) -> None:
     assert made.exemplars()[0] == (b"u" * 16, 1, 6)
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("parts", [None, b"", b"p" * 10_000])
+def test_to_fetch_counters_changes_nothing(form: ModuleType, parts: bytes | None) -> None:
+    made = form.Counts()
+    made.observe(200, 1, 1, "internal", b"t" * 16, True, 5)
+    before = repr(made), made.durations(), made.own(), made.exemplars()
+    form.fetch(made, parts)
+    assert (repr(made), made.durations(), made.own(), made.exemplars()) == before
+
+
 @pytest.mark.skipif(not COMPILED, reason="of the compiled form, which copies ids into places of a fixed size")
 @pytest.mark.parametrize("trace_id", [b"", b"t" * 15, b"t" * 17])
 def test_an_id_of_another_size_is_refused(trace_id: bytes) -> None:
