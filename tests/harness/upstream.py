@@ -242,9 +242,9 @@ class Recorder:
             except OSError:
                 return
             thread = threading.Thread(target=self._serve, args=(accepted,), name="upstream", daemon=True)
-            with self._lock:
+            with self._lock:  # `reset` may join only what has started
                 self._threads.append(thread)
-            thread.start()
+                thread.start()
 
     def _serve(self, accepted: socket.socket) -> None:
         accepted.settimeout(TIMEOUT)

@@ -189,8 +189,8 @@ class HttpCollector:
             self.connections += 1
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
