@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Protocol
 
+from proxy.http1.scan import find_slash
+
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _SLASHES: Final = re.compile(rb"/{2,}")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -122,16 +124,20 @@ class PathTree:
         best = self.root
         if not nodes:
             return best
-        slash = path.find(b"/", 1)
+        slash = find_slash(path, 1)
         while slash > 0:
             node = nodes.get(path[:slash])
             if node is None:
                 return best
             if type(node) is not Node:
                 return node
-            best = node.rule
-            slash = path.find(b"/", slash + 1)
+            inner = node
+            best = inner.rule
+            slash = find_slash(path, slash + 1)
         node = nodes.get(path)
         if node is None:
             return best
-        return node.rule if type(node) is Node else node
+        if type(node) is not Node:
+            return node
+        inner = node
+        return inner.rule
