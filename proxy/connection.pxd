@@ -19,6 +19,8 @@ cdef class Connection(Stage):
     cdef public object exchange
     cdef public bytes forwarded_for
     cdef public bytes forwarding
+    cdef public bytes forwarding_of
+    cdef public int forwarding_port
     cdef public int local_port
     cdef public object opening
     cdef public str peer_address

@@ -45,6 +45,8 @@ class Connection(Stage):
         "exchange",
         "forwarded_for",
         "forwarding",
+        "forwarding_of",
+        "forwarding_port",
         "local_port",
         "opening",
         "peer_address",
@@ -73,6 +75,8 @@ class Connection(Stage):
         self.stalled = False
         self.forwarded_for: bytes | None = None
         self.forwarding = b""
+        self.forwarding_of = b""  # the lines for any Host, and the port they are for
+        self.forwarding_port = 0
         self._buffer = b""
         self._start_ns = 0
         self._checked = self._unsent = 0

@@ -14,6 +14,8 @@ import cython
 @cython.locals(head=RequestHead, downstream=Connection, authority=bytes, forwarding=bytes, route=Route)
 cpdef bytes request_head(Request x)
 
+cdef bytes _forwarding(Request x, bytes host)
+
 cdef bytes _request_id(Request x)
 
 cpdef bint may_keep(Request x) except -1

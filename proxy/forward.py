@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxy.http1.head import ResponseHead
     from proxy.request import Request
 
+_ANY: Final = b"\0"  # stands for a host, and is in none
 _DRAINED: Final = 64 * 1024  # bytes of an unread request body that are read and dropped to keep the connection
 
 
@@ -25,15 +26,17 @@ def request_head(x: Request) -> bytes:
     claim = x.claim
     authority = x.authority
     if claim is None:
-        if downstream.forwarded_for == authority:
-            forwarding = downstream.forwarding
-        else:
-            peer = downstream.client_address.encode("ascii")
-            forwarding = forwarded.lines(b"", peer, x.scheme.encode("ascii"), authority, x.server_port, peer)
-            if x.worker.bounds.forwarded:
-                forwarding += forwarded.forwarded_line(b"", peer, x.scheme.encode("ascii"), authority)
-            downstream.forwarded_for = authority
-            downstream.forwarding = forwarding
+        forwarding = downstream.forwarding
+        if downstream.forwarded_for is None:
+            forwarding = _forwarding(x, authority)
+        elif downstream.forwarded_for != authority:
+            # Who asks for many hosts in turn is another proxy, mostly.
+            if downstream.forwarding_port != x.server_port:
+                downstream.forwarding_port = x.server_port
+                downstream.forwarding_of = _forwarding(x, _ANY)
+            forwarding = downstream.forwarding_of.replace(_ANY, authority)
+        downstream.forwarded_for = authority
+        downstream.forwarding = forwarding
     else:
         peer = downstream.client_address.encode("ascii")
         scheme, client = x.scheme.encode("ascii"), claim.client.encode("ascii")
@@ -48,6 +51,16 @@ def request_head(x: Request) -> bytes:
     if route is not None and route.actions is not None:
         authority = route.actions.upstream_host or authority
     return request_prefix(head.method, x.target, authority, head.fields, x.extra, forwarding, _request_id(x))
+
+
+def _forwarding(x: Request, host: bytes) -> bytes:
+    """What goes on of the client where nothing that came says it."""
+    peer = x.downstream.client_address.encode("ascii")
+    scheme = x.scheme.encode("ascii")
+    lines = forwarded.lines(b"", peer, scheme, host, x.server_port, peer)
+    if x.worker.bounds.forwarded:
+        lines += forwarded.forwarded_line(b"", peer, scheme, host)
+    return lines
 
 
 def _request_id(x: Request) -> bytes:

@@ -76,7 +76,6 @@ class Swap:
                 self._shown.keep(self._secrets)
         worker.registry.commit(self.backends)
         worker.settle()  # what has finished still counts for the routes it took
-        worker.encoder.forget()
         worker.table = self.table
         worker.origin = self._origin
         worker.ledger.forget(self._gone)

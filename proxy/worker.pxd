@@ -1,6 +1,7 @@
 from proxy.bounds cimport Bounds
 from proxy.connect.pool cimport Connector
 from proxy.net.clock cimport Clock
+from proxy.route.counts cimport fetch
 from proxy.route.stats cimport RouteStats
 from proxy.route.table cimport Route, Table
 from proxy.trace.allowance cimport Allowance

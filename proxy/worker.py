@@ -14,6 +14,7 @@ from proxy.net.addresses import Trust
 from proxy.net.clock import Clock
 from proxy.net.contexts import upstream_context
 from proxy.route.change import Origin, whole
+from proxy.route.counts import fetch
 from proxy.route.spec import TableSpec
 from proxy.route.stats import Ledger
 from proxy.route.table import Table
@@ -166,6 +167,11 @@ class Worker:
         unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
         handover = self.handover if self.handover.listening else None
+        # Of many routes the memory of each is cold. Asked for together it comes together.
+        for exchange in finished:
+            route = exchange.route
+            if route is not None:
+                fetch(route.stats, route.span_parts)
         for exchange in finished:
             route = exchange.route
             error_type = exchange.error_type

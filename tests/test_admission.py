@@ -162,6 +162,32 @@ def test_forwarding_lines_of_a_connection_follow_the_host() -> None:
         assert client.take() == OK * 4
 
 
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_forwarding_lines_are_the_same_for_whichever_host_of_a_connection(forwarded: bool) -> None:
+    """The first host's are written at once, others' into what is kept of them."""
+    hosts = (b"a.test", b"b.test", b"b.test:81", b"c.test:81", b"d.test", b"a.test", b"a.test:65535")
+    with rig(Settings(forwarded=forwarded), table(host="")) as r:
+        r.client(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % hosts[0], "192.0.2.66")
+        upstream = r.upstream()
+        alone = [_forwarding(upstream.take())]
+        r.send(upstream, OK)
+        for host in hosts[1:]:  # each over a connection of its own
+            r.client(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "192.0.2.66")
+            alone.append(_forwarding(upstream.take()))
+            r.send(upstream, OK)
+        client = r.client(b"", "192.0.2.66")
+        for host, wanted in zip(hosts, alone, strict=True):
+            assert b"X-Forwarded-Host: %b" % host in wanted
+            r.send(client, b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+            assert _forwarding(upstream.take()) == wanted
+            r.send(upstream, OK)
+
+
+def _forwarding(head: bytes) -> list[bytes]:
+    names = (b"host:", b"x-forwarded-", b"x-real-ip:", b"forwarded:")
+    return [line for line in head.split(b"\r\n") if line.lower().startswith(names)]
+
+
 def test_a_claim_belongs_to_one_request() -> None:
     """A trusted proxy sends several clients' requests over one connection."""
     with rig(Settings(trust=parse_networks("10.0.0.0/8"))) as r:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from proxy.admin.source import EndpointSample, WorkerSample
-from proxy.route.stats import RouteSample, merge
+from proxy.route.samples import RouteSample, merge
 from proxy.trace.ledger import ExportCounters
 
 _IDLE: Final = {"connections": 0, "idle": 0, "in_flight": 0, "ejected": False, "latency": 0.0}

@@ -31,8 +31,8 @@ from proxy.admin.cluster import ClusterSample
 from proxy.admin.control import ControlSample
 from proxy.admin.departed import add_exports, merge_endpoints
 from proxy.admin.source import Problem, WorkerSample
+from proxy.route.samples import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, RouteSample, merge
 from proxy.route.spec import TableSpec
-from proxy.route.stats import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, RouteSample, merge
 from proxy.trace.ledger import ExportCounters
 
 ROUTE: Final = ("ingress_namespace", "ingress", "host", "http_route")

@@ -12,8 +12,8 @@ import msgspec
 
 from proxy.admin.cluster import ClusterSample
 from proxy.admin.control import ControlSample, Followed
+from proxy.route.samples import RouteSample
 from proxy.route.spec import TableSpec
-from proxy.route.stats import RouteSample
 from proxy.settings import Address, Settings
 from proxy.trace.ledger import ExportCounters
 

@@ -391,3 +391,16 @@ cpdef Py_ssize_t find_end(bytes data, Py_ssize_t start=0) except? -2:
             return at - text
         at += 1
     return -1
+
+
+cpdef Py_ssize_t find_slash(bytes path, Py_ssize_t start) except? -2:
+    """See ``scan.py``."""
+    cdef Py_ssize_t size = len(path)
+    cdef byte* text = <byte*>PyBytes_AS_STRING(path)
+    cdef byte* at
+    if start < 0:
+        raise ValueError(start)
+    if start >= size:
+        return -1
+    at = <byte*>memchr(text + start, c"/", size - start)
+    return -1 if at is NULL else at - text

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Protocol
 
+from proxy.http1.scan import find_slash
+
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _SLASHES: Final = re.compile(rb"/{2,}")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -45,7 +47,7 @@ def _normal(match: re.Match[bytes]) -> bytes:
 
 
 class Node:
-    """One path prefix that a rule has or that leads to one."""
+    """One path prefix that leads to a rule, and may have one itself."""
 
     __slots__ = ("deeper", "rule")
 
@@ -68,7 +70,8 @@ class PathTree:
 
     def __init__(self) -> None:
         self.exact: dict[bytes, Any] = {}
-        self.nodes: dict[bytes, Node] = {}
+        # Sealed, the rule itself where no longer prefix has one: as most have, each object fewer counts.
+        self.nodes: dict[bytes, Any] = {}
         self.root: Any = None  # Prefix "/"
 
     def __repr__(self) -> str:
@@ -102,11 +105,14 @@ class PathTree:
 
     def seal(self) -> None:
         """Let every prefix without a rule of its own know the one that covers it."""
-        for key in sorted(self.nodes, key=len):
-            node = self.nodes[key]
+        nodes = self.nodes
+        for key in sorted(nodes, key=len):
+            node = nodes[key]
             if node.rule is None:
                 slash = key.rfind(b"/")
-                node.rule = self.nodes[key[:slash]].rule if slash > 0 else self.root
+                node.rule = nodes[key[:slash]].rule if slash > 0 else self.root
+            if not node.deeper:
+                nodes[key] = node.rule
 
     def find(self, path: bytes) -> Any:
         """The rule for a path in normal form: the longest match, and of equal ones the Exact."""
@@ -118,14 +124,20 @@ class PathTree:
         best = self.root
         if not nodes:
             return best
-        slash = path.find(b"/", 1)
+        slash = find_slash(path, 1)
         while slash > 0:
             node = nodes.get(path[:slash])
             if node is None:
                 return best
-            if not node.deeper:
-                return node.rule
-            best = node.rule
-            slash = path.find(b"/", slash + 1)
+            if type(node) is not Node:
+                return node
+            inner = node
+            best = inner.rule
+            slash = find_slash(path, slash + 1)
         node = nodes.get(path)
-        return best if node is None else node.rule
+        if node is None:
+            return best
+        if type(node) is not Node:
+            return node
+        inner = node
+        return inner.rule

@@ -3,8 +3,15 @@ from proxy.route.stats cimport RouteStats
 
 
 cdef class Route:
+    # First what each request reads: of many routes each is cold.
     cdef public object actions
+    cdef public object sample_ratio
     cdef public object backend
+    cdef public RouteStats stats
+    cdef public bytes span_parts
+    cdef public double read_timeout
+    cdef public double send_timeout
+    # Then the others.
     cdef public long long body_limit
     cdef public double connect_timeout
     cdef public str host
@@ -13,13 +20,9 @@ cdef class Route:
     cdef public str namespace
     cdef public str path
     cdef public object pattern
-    cdef public double read_timeout
     cdef public str resource_version
-    cdef public object sample_ratio
-    cdef public double send_timeout
     cdef public object spec
     cdef public str span_name
-    cdef public RouteStats stats
     cdef public int tries
     cdef public str uid
 

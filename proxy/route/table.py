@@ -44,6 +44,7 @@ class Route:
         "sample_ratio",  # 0 to 1, None for the proxy's own sampler
         "send_timeout",  # seconds, between two writes
         "span_name",  # what the SERVER span is called; "" for method and path
+        "span_parts",  # what `trace.encode` keeps here
         "spec",
         "stats",
         "tries",  # most attempts for one request
@@ -54,6 +55,7 @@ class Route:
         self.spec: Final = spec
         self.pattern: Final = pattern_of(spec) if spec.path_type == "Regex" else None
         self.actions: Final = None if spec.actions is None else Actions(spec.actions, self.pattern)
+        self.span_parts: bytes | None = None
         self.span_name: Final = "" if spec.actions is None else spec.actions.span_name
         self.index: Final = index
         self.backend: Final = backend

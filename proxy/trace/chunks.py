@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.trace import redact, semconv, wire
-from proxy.trace.record import AttemptRecord, RequestRecord, UpstreamIdentity
+from proxy.trace.record import AttemptRecord, RequestRecord, RouteIdentity, UpstreamIdentity
 
 # opentelemetry-proto, message Span.
-_NAME: Final = 5
+NAME: Final = 5
 _KIND: Final = 6
 _STATUS: Final = 15
 _KIND_SERVER: Final = 2
@@ -28,6 +28,12 @@ USER_AGENT_LIMIT: Final = 1024
 URL_LIMIT: Final = 8 * 1024  # nginx: large_client_header_buffers
 
 _REQUEST_METHOD: Final = b"$request_method"  # in a route's own span name
+
+# In a span name that is kept for all methods. Neither byte is in any UTF-8 (RFC 3629 section 1).
+VERB: Final = b"\xff"
+"""Stands for what the name says for the method."""
+NAME_END: Final = b"\xfe"
+"""Ends the name."""
 
 _UNSET: Final = wire.delimited(_STATUS, b"")
 
@@ -97,42 +103,28 @@ class Chunks:
             attributes += wire.text(semconv.HTTP_REQUEST_METHOD_ORIGINAL.name, original)
         return semconv.METHOD_OTHER_NAME.encode(), attributes
 
-    def server(self, record: RequestRecord) -> bytes:
-        """Of a SERVER span: its name, kind, status, and what follows from route, status, host, port and version."""
+    def server(self, record: RequestRecord) -> tuple[bytes, bytes]:
+        """Of a SERVER span: what its name says for the method; its kind, status, and all that follows neither from the
+        route nor from host, path and client."""
         verb, method = self._method(record.method)
-        name = verb
-        route = record.route
         status = record.status
         error = server_error(record)
         # 4xx is never an error of the server; 5xx is; so is a response that could not be sent whole.
         failed = bool(error) and not 400 <= status < 500
         outcome = semconv.CLIENT_GONE if client_gone(record) else record.outcome
         parts = [wire.number(_KIND, _KIND_SERVER), _error(error, status) if failed else _UNSET, method]
-        if route is not None and route.path:
-            path = wire.utf8(route.path.encode("utf-8", "replace"), URL_LIMIT)
-            name = verb + b" " + path
-            parts.append(wire.text(semconv.HTTP_ROUTE.name, path))
-        if route is not None and route.span_name:
-            name = route.span_name.encode("utf-8", "replace").replace(_REQUEST_METHOD, verb)
         if status:
             parts.append(_integer(semconv.HTTP_RESPONSE_STATUS_CODE, status))
         parts.append(_text(semconv.URL_SCHEME, record.scheme))
-        if record.host:
-            parts.append(wire.text(semconv.SERVER_ADDRESS.name, host(record.host)))
-            if record.server_port:
-                parts.append(_integer(semconv.SERVER_PORT, record.server_port))
+        if record.host and record.server_port:
+            parts.append(_integer(semconv.SERVER_PORT, record.server_port))
         if record.version in (0, 1):
             parts.append(_text(semconv.NETWORK_PROTOCOL_VERSION, f"1.{record.version}"))
-        if route is not None:
-            parts.append(_text(semconv.INGRESS_NAMESPACE, route.namespace))
-            parts.append(_text(semconv.INGRESS_NAME, route.name))
-            parts.append(_text(semconv.INGRESS_UID, route.uid))
-            parts.append(_text(semconv.INGRESS_RESOURCE_VERSION, route.resource_version))
         if record.generation:
             parts.append(_integer(semconv.GENERATION, record.generation))
         parts.append(_text(semconv.OUTCOME, outcome))
         parts.append(_text(semconv.ERROR_TYPE, error))
-        return wire.delimited(_NAME, name) + b"".join(parts)
+        return verb, b"".join(parts)
 
     def client(self, method: bytes, attempt: AttemptRecord, gone: bool) -> bytes:
         """Of a CLIENT span: its name, kind, status, and what follows from endpoint, status and ordinal."""
@@ -140,7 +132,7 @@ class Chunks:
         status = attempt.status
         error = client_error(attempt, gone)
         parts = [
-            wire.delimited(_NAME, name),
+            wire.delimited(NAME, name),
             wire.number(_KIND, _KIND_CLIENT),
             _error(error, status) if error else _UNSET,
             method,
@@ -157,6 +149,25 @@ class Chunks:
             parts.append(_integer(semconv.HTTP_REQUEST_RESEND_COUNT, attempt.resend))
         parts.append(_text(semconv.ERROR_TYPE, error))
         return b"".join(parts)
+
+
+def route(identity: RouteIdentity) -> bytes:
+    """Of a SERVER span: its name, with `VERB` in place of the method, `NAME_END`, and the attributes of its route."""
+    path = wire.utf8(identity.path.encode("utf-8", "replace"), URL_LIMIT)
+    name = VERB + b" " + path if path else VERB
+    if identity.span_name:
+        name = identity.span_name.encode("utf-8", "replace").replace(_REQUEST_METHOD, VERB)
+    return b"".join(
+        (
+            name,
+            NAME_END,
+            wire.text(semconv.HTTP_ROUTE.name, path) if path else b"",
+            _text(semconv.INGRESS_NAMESPACE, identity.namespace),
+            _text(semconv.INGRESS_NAME, identity.name),
+            _text(semconv.INGRESS_UID, identity.uid),
+            _text(semconv.INGRESS_RESOURCE_VERSION, identity.resource_version),
+        )
+    )
 
 
 def origin(attempt: AttemptRecord) -> bytes:

@@ -1,9 +1,9 @@
 """From a request's record to the bytes of its spans: the only encoder on the request path.
 
 Written for speed, as every recorded request passes here. What repeats comes from bounded caches of encoded chunks
-(`trace.chunks`); ids, times and numbers of the usual request are one `struct.pack` per span, numbers as varints of
-fixed width (`trace.wire`). What does not fit that width, or did not happen, is written piece by piece instead and
-means the same.
+(`trace.chunks`), or is kept on the route or the connection that it is of; ids, times and numbers of the usual request
+are one `struct.pack` per span, numbers as varints of fixed width (`trace.wire`). What does not fit that width, or did
+not happen, is written piece by piece instead and means the same.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Final
 
 from proxy.settings import Tracing
 from proxy.trace import chunks, numbers, semconv, wire
-from proxy.trace.record import AttemptRecord, Link, RequestRecord, UpstreamIdentity
+from proxy.trace.record import AttemptRecord, Link, RequestRecord, RouteIdentity, UpstreamIdentity
 from proxy.trace.redact import Redactor
 from proxy.trace.segments import Segments
 
 CACHED: Final = 4096
-"""Most entries of each cache. A client may choose host, method and User-Agent, so a full cache starts anew."""
+"""Most entries of each cache. A client may choose port, method and User-Agent, so a full cache starts anew."""
 
 # Bytes. What is longer is encoded each time, so that an entry is bounded as well as their number.
-_CACHED_HOST: Final = 128
 _CACHED_METHOD: Final = 32
 _CACHED_AGENT: Final = 256
 _CACHED_ADDRESS: Final = 64
@@ -60,6 +59,8 @@ _Q0: Final = wire.integer_head(semconv.REQUEST_START.name, 4)
 _Q1: Final = wire.integer_head(semconv.REQUEST_END.name, 4)
 _P0: Final = wire.integer_head(semconv.RESPONSE_START.name, 4)
 _P1: Final = wire.integer_head(semconv.RESPONSE_END.name, 4)
+_write_name: Final = wire.delimited_writer(chunks.NAME)
+_write_host: Final = wire.text_writer(semconv.SERVER_ADDRESS.name)
 _write_query: Final = wire.text_writer(semconv.URL_QUERY.name)
 _write_trace_state: Final = wire.delimited_writer(_TRACE_STATE)
 _write_request_size: Final = wire.integer_writer(semconv.HTTP_REQUEST_BODY_SIZE.name)
@@ -84,7 +85,7 @@ _PATH: Final = (b"", *(wire.text_head(semconv.URL_PATH.name, length) for length 
 _URL: Final = tuple(wire.text_head(semconv.URL_FULL.name, length) for length in range(_SHORT_URL))
 _SPAN: Final = tuple(_SPANS + wire.varint(length) for length in range(_SHORT_SPAN))
 
-_ServerKey = tuple[int, int, int, bytes, bytes, int, str, int, str, str]
+_ServerKey = tuple[int, int, bytes, int, str, int, str, str]
 _ClientKey = tuple[bytes, str, int, str, int, str, int, bool, bool]
 _PeerKey = tuple[str, str, bytes]
 
@@ -97,7 +98,7 @@ class Encoder:
     def __init__(self, tracing: Tracing) -> None:
         self._chunks = chunks.Chunks(tracing.known_methods)
         self._redactor = Redactor(tracing.redact)
-        self._servers: dict[_ServerKey, bytes] = {}
+        self._servers: dict[_ServerKey, tuple[bytes, bytes]] = {}
         self._clients: dict[_ClientKey, tuple[bytes, bytes]] = {}
         self._peers: dict[_PeerKey, bytes] = {}
 
@@ -117,7 +118,14 @@ class Encoder:
         """The SERVER span of ``record`` and a CLIENT span for each attempt, as `ScopeSpans.spans` fields."""
         outcome = record.outcome
         error = record.error_type
-        static = self.server_chunk(record)
+        verb, static = self.server_chunk(record)
+        route = record.route
+        if route is None:
+            name, attributes = verb, b""
+        else:
+            name, _, attributes = (route.span_parts or parts(route)).partition(chunks.NAME_END)
+            name = name.replace(chunks.VERB, verb)
+        where = address(record.host)
         peer = self.peer_chunk(record)
 
         path = record.path
@@ -171,7 +179,7 @@ class Encoder:
                 _TRACE_ID, record.trace_id, _SPAN_ID, record.span_id, _START, start, _END, end, _FLAGS, flags
             )
             rest += numbers.server(record)
-        span = b"".join((head, static, peer, path_head, path, rest))
+        span = b"".join((head, _write_name(name), static, where, attributes, peer, path_head, path, rest))
         length = len(span)
         spans = [_SPAN[length] if length < _SHORT_SPAN else _SPANS + wire.varint(length), span]
 
@@ -239,16 +247,13 @@ class Encoder:
 
     # What repeats
 
-    def server_chunk(self, record: RequestRecord) -> bytes:
+    def server_chunk(self, record: RequestRecord) -> tuple[bytes, bytes]:
         """`Chunks.server`, remembered."""
-        route = record.route
         key = (
-            -1 if route is None else route.index,
             record.generation,
             record.status,
             record.method,
-            record.host,
-            record.server_port,
+            record.server_port if record.host else 0,
             record.scheme,
             record.version,
             record.outcome,
@@ -285,17 +290,13 @@ class Encoder:
         except KeyError:
             return self._client(attempt, key)
 
-    def forget(self) -> None:
-        """Let go of what belongs to an older table."""
-        self._servers.clear()
-
-    def _server(self, record: RequestRecord, key: _ServerKey) -> bytes:
-        chunk = self._chunks.server(record)
-        if len(record.host) <= _CACHED_HOST and len(record.method) <= _CACHED_METHOD:
+    def _server(self, record: RequestRecord, key: _ServerKey) -> tuple[bytes, bytes]:
+        entry = self._chunks.server(record)
+        if len(record.method) <= _CACHED_METHOD:
             if len(self._servers) >= CACHED:
                 self._servers.clear()
-            self._servers[key] = chunk
-        return chunk
+            self._servers[key] = entry
+        return entry
 
     def _peer(self, record: RequestRecord, key: _PeerKey) -> bytes:
         chunk = chunks.peer(record)
@@ -313,6 +314,17 @@ class Encoder:
                 self._clients.clear()
             self._clients[key] = entry
         return entry
+
+
+def parts(route: RouteIdentity) -> bytes:
+    """`chunks.route`, from now on kept on ``route``."""
+    made = route.span_parts = chunks.route(route)
+    return made
+
+
+def address(host: bytes) -> bytes:
+    """What a SERVER span says of the host that was asked for; nothing where there is none."""
+    return _write_host(chunks.host(host)) if host else b""
 
 
 def _ends(connection: UpstreamIdentity) -> bytes:

@@ -13,13 +13,12 @@ cdef class Encoder:
 
     cpdef bytes encode(self, RequestRecord record)
     cpdef Py_ssize_t append(self, RequestRecord record, Segments segments, Py_ssize_t most) except -1
-    cpdef void forget(self) except *
     cdef bint _write(self, RequestRecord record) except -1
     cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1
     cdef bint _attempt(
         self, RequestRecord record, AttemptRecord attempt, bint gone, bytes target, bytes state
     ) except -1
     cdef unsigned char* _open(self, Py_ssize_t size) noexcept
-    cdef bytes _server_chunk(self, RequestRecord record)
+    cdef object _server_chunk(self, RequestRecord record)
     cdef bytes _peer_chunk(self, RequestRecord record)
     cdef object _client_chunk(self, RequestRecord record, AttemptRecord attempt, bint gone)

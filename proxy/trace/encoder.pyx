@@ -10,10 +10,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject_Hash
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 from proxy.net.tcp_info cimport Reading
-from proxy.trace import encode, numbers, semconv, wire
+from proxy.trace import chunks, encode, numbers, semconv, wire
 from proxy.trace.record cimport AttemptRecord, RequestRecord
 from proxy.trace.segments cimport Segments
 
@@ -25,6 +25,8 @@ cdef enum:
     WIDE = 28
     WIDEST = 42
     ACCOUNT = 1024  # bytes of the row of a kernel's account: seven figures
+    VERB = 0xFF  # as `chunks` has them
+    NAME_END = 0xFE
 
 cdef bytes IDS = encode._pack_ids(
     encode._TRACE_ID, bytes(16), encode._SPAN_ID, bytes(8), encode._START, 0, encode._END, 0, encode._FLAGS, 0
@@ -66,16 +68,22 @@ cdef int AT_P1 = AT_P0 + 4 + len(encode._P1)
 if (len(IDS), len(SERVER), len(CLIENT)) != (AFTER_IDS, AT_SIZE + 4, AT_P1 + 4):
     raise ImportError("the rows of proxy.trace.encode are not those of its compiled twin; build both anew")
 
+if (chunks.VERB, chunks.NAME_END) != (bytes([VERB]), bytes([NAME_END])):
+    raise ImportError("the names of proxy.trace.chunks are not those of proxy.trace.encoder; build both anew")
+
+cdef bytes NAME = wire.delimited(chunks.NAME, b"")[:1]  # its tag
+cdef bytes UNROUTED = chunks.VERB + chunks.NAME_END  # what a route would have: the method as the name, no attributes
 cdef bytes PARENT_ID = encode._PARENT_ID
 cdef bytes SPANS = encode._SPANS
 cdef tuple PATHS = encode._PATH
 cdef tuple URLS = encode._URL
+cdef tuple HOSTS = tuple([wire.text_head(semconv.SERVER_ADDRESS.name, length) for length in range(SHORT)])
 cdef tuple QUERIES = tuple([wire.text_head(semconv.URL_QUERY.name, length) for length in range(SHORT)])
 cdef str GONE = semconv.CLIENT_GONE
 cdef int LOCAL = encode._LOCAL, REMOTE = encode._REMOTE
 cdef bytes EMPTY = b""
 # What is longer is not kept, as in the twin.
-cdef Py_ssize_t MOST_HOST = encode._CACHED_HOST, MOST_METHOD = encode._CACHED_METHOD
+cdef Py_ssize_t MOST_METHOD = encode._CACHED_METHOD
 cdef Py_ssize_t MOST_AGENT = encode._CACHED_AGENT, MOST_ADDRESS = encode._CACHED_ADDRESS
 
 
@@ -95,8 +103,7 @@ if sum([len(heads[2]) + 6 for heads in ACCOUNTS]) > ACCOUNT:
 cdef class ServerChunk:
     """What `chunks.Chunks.server` made, and of what."""
 
-    cdef object route
-    cdef bytes method, host, chunk
+    cdef bytes method, verb, chunk
     cdef str scheme, outcome, error
     cdef int status, port, version
     cdef long long generation
@@ -122,6 +129,15 @@ cdef inline void put(unsigned char** at, bytes data) noexcept:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
     memcpy(at[0], PyBytes_AS_STRING(data), size)
     at[0] += size
+
+
+cdef inline void varint(unsigned char** at, size_t value) noexcept nogil:
+    while value > 0x7F:
+        at[0][0] = (value & 0x7F) | 0x80
+        value >>= 7
+        at[0] += 1
+    at[0][0] = value
+    at[0] += 1
 
 
 cdef inline void narrow(unsigned char* at, unsigned int value) noexcept nogil:
@@ -224,17 +240,12 @@ cdef class Encoder:
     def __init__(self, tracing):
         self._twin = encode.Encoder(tracing)
         self._redactor = self._twin._redactor
-        self.forget()
-
-    def __repr__(self):
-        return f"{self._twin!r}, compiled"
-
-    cpdef void forget(self) except *:
-        """Let go of every route that has been seen: they belong to a table that is no more."""
-        self._twin.forget()
         self._servers = [None] * PLACES
         self._clients = [None] * PLACES
         self._peers = [None] * PLACES
+
+    def __repr__(self):
+        return f"{self._twin!r}, compiled"
 
     cpdef bytes encode(self, RequestRecord record):
         """See `encode.Encoder.encode`."""
@@ -283,7 +294,16 @@ cdef class Encoder:
         return True
 
     cdef bint _server(self, RequestRecord record, bytes target, bytes query, bytes state) except -1:
-        cdef bytes static = self._server_chunk(record)
+        cdef ServerChunk chunk = self._server_chunk(record)
+        cdef bytes static = chunk.chunk
+        cdef bytes verb = chunk.verb
+        cdef Py_ssize_t verb_size = len(verb)
+        cdef bytes host = record.host, host_head = EMPTY
+        cdef bytes parts = _parts(record.route)
+        cdef unsigned char* template = <unsigned char*>PyBytes_AS_STRING(parts)
+        cdef unsigned char* template_end = <unsigned char*>memchr(template, NAME_END, len(parts))
+        cdef unsigned char* mark
+        cdef Py_ssize_t name, attributes
         cdef bytes peer = self._peer_chunk(record)
         cdef bytes path = record.path
         cdef Py_ssize_t length = len(path)
@@ -315,8 +335,23 @@ cdef class Encoder:
         if (admit | routed | own | lag) >> NARROW or not 0 < size < 1 << WIDE or not 0 < port < 1 << 16:
             head = IDS
             odd = numbers.server(record)
+        if template_end is NULL:
+            raise ValueError("a route's span_parts have no end of the name")
+        name = template_end - template
+        attributes = len(parts) - name - 1
+        mark = <unsigned char*>memchr(template, VERB, name)
+        while mark is not NULL:
+            name += verb_size - 1
+            mark += 1
+            mark = <unsigned char*>memchr(mark, VERB, template_end - mark)
+        if 0 < len(host) < SHORT and ascii(host) and memchr(PyBytes_AS_STRING(host), b"@", len(host)) is NULL:
+            host_head = <bytes>HOSTS[len(host)]
+        else:
+            host = encode.address(host)
         rest = <bytes>QUERIES[len(query)]
         total = len(head) + len(static) + len(peer)
+        total += 1 + varint_size(name) + name
+        total += attributes + len(host_head) + len(host)
         total += len(path_head) + length + len(state) + len(extra)
         total += len(odd)
         if query is not EMPTY:
@@ -337,7 +372,22 @@ cdef class Encoder:
             low(begin + AT_PORT, port & 0x3FFF)
             begin[AT_PORT + 2] = port >> NARROW
             wide(begin + AT_SIZE, size)
+        put(&at, NAME)
+        varint(&at, name)
+        mark = <unsigned char*>memchr(template, VERB, template_end - template)
+        while mark is not NULL:
+            memcpy(at, template, mark - template)
+            at += mark - template
+            put(&at, verb)
+            template = mark + 1
+            mark = <unsigned char*>memchr(template, VERB, template_end - template)
+        memcpy(at, template, template_end - template)
+        at += template_end - template
         put(&at, static)
+        put(&at, host_head)
+        put(&at, host)
+        memcpy(at, template_end + 1, attributes)
+        at += attributes
         put(&at, peer)
         put(&at, path_head)
         put(&at, path)
@@ -427,42 +477,38 @@ cdef class Encoder:
         cdef unsigned char* at = self._out + self._size
         if self._size + size + 8 > ROOM:
             return NULL
-        at[0] = (<unsigned char*>PyBytes_AS_STRING(SPANS))[0]
-        at += 1
-        while size > 0x7F:
-            at[0] = (size & 0x7F) | 0x80
-            size >>= 7
-            at += 1
-        at[0] = size
-        return at + 1
+        put(&at, SPANS)
+        varint(&at, size)
+        return at
 
-    cdef bytes _server_chunk(self, RequestRecord record):
+    cdef object _server_chunk(self, RequestRecord record):
         cdef ServerChunk entry
-        cdef size_t place = PyObject_Hash(record.host) ^ <size_t>(<void*>record.route) >> 6
-        place = (place ^ <size_t>record.status * 31 ^ PyObject_Hash(record.method)) & (PLACES - 1)
+        cdef int port = record.server_port if len(record.host) else 0
+        # Outcomes and faults are constants: where one lies is as good as what it says.
+        cdef size_t place = <size_t><void*>record.outcome >> 4 ^ <size_t><void*>record.error_type >> 6
+        place ^= PyObject_Hash(record.method) ^ PyObject_Hash(record.scheme)
+        place ^= <size_t>record.status * 31 ^ <size_t>port ^ <size_t>record.version << 11
+        place &= PLACES - 1
         entry = <ServerChunk>self._servers[place]
         if (
             entry is None
-            or entry.route is not record.route
             or entry.status != record.status
             or entry.generation != record.generation
-            or entry.port != record.server_port
+            or entry.port != port
             or entry.version != record.version
             or not equal(entry.method, record.method)
-            or not equal(entry.host, record.host)
             or not same(entry.scheme, record.scheme)
             or not same(entry.outcome, record.outcome)
             or not same(entry.error, record.error_type)
         ):
             entry = ServerChunk.__new__(ServerChunk)
-            entry.route, entry.status, entry.generation = record.route, record.status, record.generation
-            entry.port, entry.version = record.server_port, record.version
-            entry.method, entry.host, entry.scheme = record.method, record.host, record.scheme
+            entry.status, entry.generation, entry.port, entry.version = record.status, record.generation, port, record.version
+            entry.method, entry.scheme = record.method, record.scheme
             entry.outcome, entry.error = record.outcome, record.error_type
-            entry.chunk = self._twin.server_chunk(record)
-            if len(record.host) <= MOST_HOST and len(record.method) <= MOST_METHOD:
+            entry.verb, entry.chunk = self._twin.server_chunk(record)
+            if len(record.method) <= MOST_METHOD:
                 self._servers[place] = entry
-        return entry.chunk
+        return entry
 
     cdef bytes _peer_chunk(self, RequestRecord record):
         cdef PeerChunk entry
@@ -508,6 +554,22 @@ cdef class Encoder:
             if len(record.method) <= MOST_METHOD:
                 self._clients[place] = entry
         return entry
+
+
+cdef inline bytes _parts(object route):
+    """What is kept on the route."""
+    if route is None:
+        return UNROUTED
+    parts = route.span_parts
+    return encode.parts(route) if parts is None else parts
+
+
+cdef inline Py_ssize_t varint_size(size_t value) noexcept nogil:
+    cdef Py_ssize_t size = 1
+    while value > 0x7F:
+        value >>= 7
+        size += 1
+    return size
 
 
 cdef inline long long floor_us(long long duration_ns) noexcept nogil:

@@ -42,7 +42,13 @@ class Link:
 
 
 class RouteIdentity(Protocol):
-    """What spans say of the route; `route.table.Route` is one. ``index`` is unique among a worker's routes."""
+    """What spans say of the route; `route.table.Route` is one. ``index`` is unique among a worker's routes.
+
+    What is encoded of it is kept on the route itself, and so for as long as a table has it: the encoder fills
+    ``span_parts`` when it meets the route first.
+    """
+
+    span_parts: bytes | None
 
     @property
     def index(self) -> int: ...

@@ -1,5 +1,5 @@
 from proxy.admin.departed import Departed, add_exports, merge_endpoints
-from proxy.route.stats import merge
+from proxy.route.samples import merge
 from proxy.trace.ledger import ExportCounters
 from tests.admin.samples import endpoint, observe, route_stats, worker
 

@@ -4,8 +4,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 
 from proxy import __version__
 from proxy.admin.metrics import Moment, expose
+from proxy.route.samples import DURATION_BOUNDS
 from proxy.route.spec import BackendSpec, RouteSpec, TableSpec
-from proxy.route.stats import DURATION_BOUNDS
 from proxy.trace.ledger import ExportCounters
 from tests.admin.samples import NOW_NS, TRACE, endpoint, observe, route_stats, worker
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.http1 import compose, strict
 from proxy.http1.fields import REQUEST_NAMES, RESPONSE_NAMES
-from proxy.http1.scan import scan_request, scan_response
+from proxy.http1.scan import find_end, find_slash, scan_request, scan_response
 from tests.edge import test_rows_framing, test_rows_head, test_rows_hops, test_rows_response, test_rows_target
 from tests.harness.twins import COMPILED, outcome, python_form
 from tests.http1 import test_scan
@@ -295,3 +295,26 @@ def test_no_part_of_a_head_may_be_missing(form: ModuleType) -> None:
                 write(*(None if at == missing else b"x" for at in range(count)))
     with pytest.raises(TypeError):
         form.length_line(None)
+
+
+# What looks for single bytes
+
+
+@given(
+    st.lists(st.sampled_from([b"/", b"a", b"\r\n\r\n", b"\r\n", b"\r", b"\n", b"\0"])).map(b"".join), st.integers(0, 40)
+)
+@example(b"", 0)
+@example(b"/", 1)
+@example(b"/a", 2)
+def test_what_is_looked_for_is_where_python_finds_it(data: bytes, start: int) -> None:
+    assert find_slash(data, start) == data.find(b"/", start)
+    assert find_end(data, start) == data.find(b"\r\n\r\n", start)
+
+
+@compiled_form
+def test_nothing_is_looked_for_in_front_of_the_data() -> None:
+    for find in (find_slash, find_end):
+        with pytest.raises(ValueError, match="-1"):
+            find(b"/\r\n\r\n", -1)
+        with pytest.raises(TypeError):
+            find(None, 0)  # type: ignore[arg-type] # on purpose

@@ -6,11 +6,15 @@ from hypothesis import strategies as st
 
 from proxy.admit.target import normal_path
 from proxy.route.match import Node, PathTree, path_key
+from tests.harness.twins import python_form
 from tests.route.strategies import rule
 
+# Its dicts may be any, and count; compiled it is the same file.
+PYTHON = python_form("proxy.route.match")
 
-def tree(*written: str) -> PathTree:
-    made: PathTree = PathTree()
+
+def tree(*written: str, form: type[PathTree] = PathTree) -> PathTree:
+    made: PathTree = form()
     for text in written:
         one = rule(text)
         if one.path_type == "Exact":
@@ -111,7 +115,7 @@ class Probes(dict):
 
 @pytest.mark.parametrize("path", [b"/" * 8000, b"/a" * 4000, b"/a/b" + b"/" * 8000, b"/a/b/c" + b"/d" * 4000])
 def test_a_hostile_path_costs_no_more_probes_than_the_deepest_rule(path: bytes) -> None:
-    paths = tree("Prefix /", "Prefix /a/b/c")
+    paths = tree("Prefix /", "Prefix /a/b/c", form=PYTHON.PathTree)
     paths.nodes = probes = Probes(paths.nodes)
     assert paths.find(path) is not None
     assert probes.count <= 3
@@ -120,7 +124,7 @@ def test_a_hostile_path_costs_no_more_probes_than_the_deepest_rule(path: bytes) 
 def test_the_number_of_rules_does_not_change_the_number_of_probes() -> None:
     counts = []
     for size in (10, 10_000):
-        paths = tree("Prefix /", *(f"Prefix /a{number}/b" for number in range(size)))
+        paths = tree("Prefix /", *(f"Prefix /a{number}/b" for number in range(size)), form=PYTHON.PathTree)
         paths.nodes = probes = Probes(paths.nodes)
         assert found(paths, b"/a7/b/c") == "/a7/b"
         counts.append(probes.count)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.route.stats import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, Ledger, RouteSample, RouteStats, merge
+from proxy.route.samples import DURATION_BOUNDS, SELF_BOUNDS, Exemplar, RouteSample, merge
+from proxy.route.stats import Ledger, RouteStats
 from tests.route.strategies import rule
 
 TRACE = bytes(range(16))

@@ -15,7 +15,7 @@ START = 1_764_000_000_123_456_789  # ns, November 2025
 US = 1_000  # ns
 
 
-@dataclass(frozen=True)
+@dataclass
 class Route:
     index: int = 3
     generation: int = 7
@@ -26,6 +26,7 @@ class Route:
     path: str = "/api/cart"
     span_name: str = ""
     host: str = "shop.example"
+    span_parts: bytes | None = None
 
 
 @dataclass
@@ -219,7 +220,6 @@ def records(draw: st.DrawFn) -> RequestRecord:
             path,
             draw(st.sampled_from(["", "", "checkout", "$request_method shop"])),
         )
-        # An index is one route's in its table, which is what the encoder caches by.
         route = Route(crc32(repr(identity).encode()), 7, *identity)
     return record(
         trace_id=draw(st.binary(min_size=16, max_size=16)),

@@ -175,14 +175,13 @@ def test_equal_texts_that_are_other_objects_are_the_same() -> None:
     assert SHARED.encode(one) == SHARED.encode(other) == python().encode(one)
 
 
-@pytest.mark.parametrize("forgets", [False, True])
-def test_a_route_that_went_away_and_another_at_its_place(forgets: bool) -> None:
-    # A table's routes are numbered anew, and memory is used again: neither number nor address is a route.
+@pytest.mark.parametrize("generations", [0, 1])
+def test_a_route_that_went_away_and_another_at_its_place(generations: int) -> None:
+    # Memory is used again: neither number nor address is a route.
     encoder = Encoder(Tracing())
     generation = 7
     for number in range(20):
-        if not forgets:
-            generation += 1
+        generation += generations
         route = Route(index=3, generation=generation, name=f"number-{number}")
         made = record(route=route, generation=generation)
         encoded = encoder.encode(made)
@@ -190,9 +189,49 @@ def test_a_route_that_went_away_and_another_at_its_place(forgets: bool) -> None:
         assert encoded == python().encode(made)
         gone = weakref.ref(route)
         del made, route
-        if forgets:
-            encoder.forget()
-            assert gone() is None, "the encoder holds on to a route of an older table"
+        assert gone() is None, "the encoder holds on to a route that no table may have any more"
+
+
+@pytest.mark.parametrize("span_name", ["", "checkout", "$request_method", "a$request_method", "$request_method b",
+                                       "$request_method$request_method c$request_method", "\u00e9 $request_method",
+                                       "\ud800", "\u00ff\u00fe", "n" * 40_000])  # fmt: skip
+@pytest.mark.parametrize("path", ["", "/", "/caf\u00e9", "/" + "p" * 126, "/" + "p" * 9000, "/" + "\u00e9" * 5000])
+def test_names_of_every_kind(span_name: str, path: str) -> None:
+    for method in (b"GET", b"OPTIONS", b"get", b""):
+        route = Route(span_name=span_name, path=path)
+        alike(record(route=route, method=method))
+        alike(record(route=route, method=method, path=b"/" + b"p" * 300))  # the twin reads what was kept, too
+
+
+def test_names_around_lengths_of_one_byte_and_two() -> None:
+    for length in (*range(115, 135), *range(16_370, 16_390)):
+        alike(record(route=Route(path="/" + "p" * length)))
+        alike(record(route=Route(span_name="n" * length)))
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 253, 254, 255, 256, 257, 300])
+@pytest.mark.parametrize("filler", [b"h", b"@", b"\xff", "\u00e9".encode(), b"h@"])
+def test_hosts_of_every_kind(filler: bytes, length: int) -> None:
+    for port in (0, 80, 443, 65_535):
+        alike(record(host=(filler * 300)[:length], server_port=port))
+
+
+def test_a_route_keeps_what_its_spans_repeat() -> None:
+    route = Route()
+    alike(record(route=route))
+    kept = route.span_parts
+    assert kept
+    alike(record(route=route, method=b"POST", status=503))
+    assert route.span_parts is kept
+    # Whatever is kept there is what is written: nothing of the route is read again.
+    alike(record(route=Route(span_parts=b"\xff done\xfe")))
+
+
+@pytest.mark.skipif(not COMPILED, reason="of the compiled form, which reads by pointers: Python's own does it itself")
+@pytest.mark.parametrize("parts", [b"", b"\xff /api", "text", 1])
+def test_broken_parts_of_a_route_are_refused(parts: bytes) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Encoder(Tracing()).encode(record(route=Route(span_parts=parts)))
 
 
 def test_what_was_encoded_before_a_connection_had_its_attributes() -> None:
