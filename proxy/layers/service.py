@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from proxy.trace.handover import Record
     from proxy.trace.transport import Transport
 
-STEP: Final = 0.05  # seconds between two looks at rings, and at what is due; a ring holds so much of 1.8 million packets/s
+STEP: Final = 0.05  # seconds between two looks at rings, which hold so long 1.8 million packets/s, and what is due
 GATHER_NS: Final = 400_000_000
 """So long what is due waits for more of it: to wake for each few costs more than they do."""
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
-TICK: Final = 0.25  # seconds between two looks at the exporter, the rings, old packets and the socket's file
+TICK: Final = 0.25  # seconds between two looks at the exporter, old packets and the socket's file
 LEAVE_OUT: Final = 1.0  # seconds between two looks for packets that are nobody's
 LOOK: Final = 5.0  # seconds between two looks at ways and ports that are needed no more
 READ: Final = 15.0  # seconds between two looks at the switch's counters, as Prometheus mostly scrapes
@@ -116,7 +116,7 @@ class Service:
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._widening: Final = Widening(plan.ports, plan.widen, lambda chosen: self._taps.select(chosen))
-        self._known: dict[tuple[bytes, bytes], Resolved] = {}  # by a connection's two addresses, until packets are heard
+        self._known: dict[tuple[bytes, bytes], Resolved] = {}  # by local and peer address, until packets are heard
         self._stopping: Final = asyncio.Event()
         self._said: dict[str, int] = {}
         self._readiness: Final = Readiness()
@@ -259,8 +259,7 @@ class Service:
             self._complaints.guard(self._hear)
             now_ns = time.time_ns()
             if self._joining.due(now_ns - GATHER_NS):
-                while self._joining.due(now_ns):
-                    self._complaints.guard(self._join)
+                while self._joining.due(now_ns) and self._complaints.guard(self._join):  # noqa: ASYNC110 - it does work
                     await asyncio.sleep(0)
             await asyncio.sleep(STEP)
 

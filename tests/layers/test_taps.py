@@ -195,9 +195,7 @@ def test_what_cannot_be_opened_is_said(bench: Bench, monkeypatch: pytest.MonkeyP
     assert len(bench.taps) == 0
 
 
-def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> None:
         raise OSError(errno.ENOPROTOOPT, "Protocol not available")
 
