@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from benchmarks.lab import Lab
 from benchmarks.load import wrk
 from benchmarks.measure.samples import Reading
 from benchmarks.peers.base import CONFIG, HOSTS, Peer, Variant
 from benchmarks.peers.catalogue import NGINX, PURE, SPANWAY, UNTRACED
-from benchmarks.scenarios.base import LEAD_IN, PROGRAMS, Level, Metric, Point, Scenario, Watch
+from benchmarks.scenarios.base import LEAD_IN, PROGRAMS, Level, Metric, Point, Scenario, Watch, spans_so_far
 from benchmarks.scenarios.cost import CONNECTIONS, CPU_METRICS, saturate
+
+WARM: Final = 10.0  # seconds at most in which each rule is to be asked for once
+MORE: Final = 1.3  # times as long as it should take
 
 
 def first(lab: Lab, what: str, point: Point, value: float) -> float:
@@ -29,8 +33,9 @@ class Rules(Scenario):
     name: ClassVar = "rules"
     title: ClassVar = "CPU time per request with many rules"
     what: ClassVar = (
-        f"Prefix rules over up to {HOSTS} hosts, requests for all of them in turn, {CONNECTIONS} connections. "
-        "nginx has a server for each host and a location for each rule, as ingress-nginx writes them."
+        f"Prefix rules over up to {HOSTS} hosts, requests for all of them in turn, {CONNECTIONS} connections; each has "
+        "been asked for before. nginx has a server for each host and a location for each rule, as ingress-nginx writes "
+        "them."
     )
     metrics: ClassVar = (
         *CPU_METRICS,
@@ -58,7 +63,12 @@ class Rules(Scenario):
         """A saturated load on every rule in turn."""
         count = int(point.value)
         script = _script(lab, count)
-        wrk.run(lab, peer.url, CONNECTIONS, LEAD_IN, script=script)
+        warm = wrk.run(lab, peer.url, CONNECTIONS, LEAD_IN, script=script)
+        if 0 < warm.requests < count:  # each load begins with the first rule: one that is long enough for all
+            longer = ceil(min(WARM, MORE * LEAD_IN * count / warm.requests))
+            wrk.run(lab, peer.url, CONNECTIONS, longer, script=script)
+            if variant.traced:
+                spans_so_far(lab.collector)  # it has room for six seconds of them
         before = Watch.begin(lab, peer)
         loaded = wrk.run(lab, peer.url, CONNECTIONS, lab.seconds, script=script)
         noise = before.noise(lab, peer, loaded.seconds)
