@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,10 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 COUNT = 200  # requests
 WARM = 5  # requests before, for which connections are opened
+
+SWEEP = 10
+"""Calls at most that the worker's sweep makes: it writes the access log, wakes the exporter, looks for a wire."""
+SWEEPS = 4  # a second
 
 _CALL = re.compile(r"^(\w+)\((?:\d+<TCP:\[(\S+)->(\S+)\]>)?")
 _READS = {"read", "recv", "recvfrom", "recvmsg", "readv"}
@@ -62,10 +67,12 @@ def test_one_read_and_one_write_per_message_on_each_side(
             for _ in range(WARM):
                 assert client.ask(message).status == 200
             with attached(strace, worker, log) as tracer:
+                began = time.monotonic()
                 for _ in range(COUNT):
                     assert client.ask(message).status == 200
                 tracer.signal(signal.SIGINT)
                 tracer.wait()
+                swept = SWEEPS * (time.monotonic() - began) + 1  # on a busy machine strace alone takes seconds
             ours = f"127.0.0.1:{client.port}"
         # Every one of them was traced, and the spans are out.
         for kind in (SERVER, CLIENT):
@@ -91,10 +98,10 @@ def test_one_read_and_one_write_per_message_on_each_side(
         ("write", "client"): COUNT,
     }
     # Each message wakes the loop, which then, compiled, asks the connections' own epoll: here for one of them, where a
-    # busy worker takes what many have said. And the sweep waits, four times a second.
+    # busy worker takes what many have said.
     waits = calls.pop(("wait", "else"))
-    assert waits <= (2 if PURE else 4) * COUNT + COUNT // 4, calls
+    assert waits <= (2 if PURE else 4) * COUNT + SWEEP * swept, calls
     # A client that is alone is awaited without sleeping, so long as it is quick: under strace hardly ever.
-    assert calls.pop(("look", "else"), 0) <= (0 if PURE else 8 * COUNT), calls
-    # Of all else (the access log, a lock) next to nothing.
-    assert sum(calls.values()) - 4 * COUNT <= COUNT // 4, calls
+    assert calls.pop(("look", "else"), 0) <= (0 if PURE else 8 * COUNT) + SWEEP * swept, calls
+    # Of all else next to nothing.
+    assert sum(calls.values()) - 4 * COUNT <= COUNT // 8 + SWEEP * swept, calls
