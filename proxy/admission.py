@@ -160,7 +160,7 @@ def account(x: Request) -> None:
     """Pick a recorded request for `spanway wire`, or not, and have the kernel's account of both connections on its
     spans."""
     worker = x.worker
-    x.watched = worker.allowance.take()
+    x.watched = worker.allowance.take(x.entry_ns)
     if worker.kernel or (x.watched and worker.accounting):
         x.tcp = tcp_info.begin(x.downstream)
 

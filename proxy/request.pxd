@@ -30,7 +30,6 @@ cdef class Request(RequestRecord):
     cdef public bint remote
     cdef public bint request_done
     cdef public bint wants_trailers
-    cdef public bint watched
 
     cpdef void prepare(self, Connection downstream, Worker worker, long long start_ns, long long entry_ns) except *
     cpdef bytes request_bytes(self, AttemptRecord attempt)

@@ -45,7 +45,6 @@ class Request(RequestRecord):
         "upgrade",  # bytes: the protocol asked for, b"" for none
         "upload",  # the request's body, None without one
         "wants_trailers",  # bool: TE: trailers
-        "watched",  # bool: recorded, and `spanway wire` is told of it
         "worker",
     )
 

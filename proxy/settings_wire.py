@@ -46,9 +46,9 @@ class Wire:
         value="LOW-HIGH",
     )
     rate: int = setting(
-        250,
-        "recorded requests a second, in each worker, that it is told of at most; of more, every n-th",
-        source="to join one takes it some 60 us of a busy CPU; after a calm time 4,096 at once",
+        100,
+        "recorded requests a second, in each worker, that it is told of at most; of more, rows with pauses between",
+        source="to join one takes it some 60 us of a busy CPU; after a calm time 4,096 in a row",
         value="N",
         least=1,
     )

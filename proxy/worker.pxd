@@ -58,6 +58,8 @@ cdef class Worker:
         unrouted=RouteStats,
         encoder=Encoder,
         exporter=Exporter,
+        allowance=Allowance,
+        rest_ns="long long",
         lag_us="long long",
         end_ns="long long",
         recorded="bint",

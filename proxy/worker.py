@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.balance.registry import Registry
@@ -167,6 +168,7 @@ class Worker:
         unrouted, encoder = self.ledger.unrouted, self.encoder
         exporter, access_log, lag_us = self.exporter, self.access_log, self.clock.lag_us
         handover = self.handover if self.handover.listening else None
+        allowance = self.allowance
         # Of many routes the memory of each is cold. Asked for together it comes together.
         for exchange in finished:
             route = exchange.route
@@ -200,8 +202,14 @@ class Worker:
                 self._failures += 1
                 if self._failures & (self._failures - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
                     _log.exception("a span or log record could not be written (%d so far)", self._failures)
+            if exchange.watched:
+                allowance.ended()
             # An attempt points back here: cut the cycle, so that both are freed now and not by the collector.
             exchange.attempts = []
+        if handover is not None:
+            rest_ns = allowance.resting()
+            if rest_ns:
+                handover.rest(rest_ns)
 
     def _first(self, exchange: Exchange, origin: Origin) -> None:
         """Link the first request that a generation has served to the trace that it is, and tell of it."""
@@ -229,6 +237,7 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
+        self.handover.busy = self.allowance.busy
         if self.handover.listening:
             # Here, and where many wait: nobody is in a hurry, and each datagram wakes the wire.
             self.handover.flush()
@@ -236,7 +245,7 @@ class Worker:
         self.connector.divide(listening)
         self.watching = self.kernel or listening
         if listening:
-            self.allowance.refill(loop_time)
+            self.allowance.listen(time.time_ns())
         else:
             self.allowance.close()
         if self.exporter is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from proxy.settings import Limits, Settings, Tracing
 from proxy.settings_wire import PORTS, Wire
 from proxy.trace.allowance import BURST
 from proxy.trace.encoder import Encoder
-from proxy.trace.handover import SIZE
 from tests.rig import GET, OK, Rig, rig, table
+from tests.trace.records import handed
 
 
 def pool_of(r: Rig, number: int = 0) -> Pool:
@@ -178,9 +179,9 @@ def test_beyond_its_rate_the_wire_is_told_of_nothing_and_requests_go_on(tmp_path
             r.pass_time(2.0)  # it has seen that somebody listens
             client, upstream = r.exchange(GET)
             r.pass_time(0.25)
-            assert len(wire.recv(65536)) == SIZE
+            assert len(handed(wire)) == 1
             for _ in range(2 * BURST):
-                r.worker.allowance.take()
+                r.worker.allowance.take(time.time_ns())
             r.pass_time(0.25)
             spared = r.worker.allowance.spared
             assert spared >= BURST
@@ -188,7 +189,7 @@ def test_beyond_its_rate_the_wire_is_told_of_nothing_and_requests_go_on(tmp_path
             r.send(upstream, OK)
             assert client.take() == OK * 2
             with pytest.raises(BlockingIOError):
-                wire.recv(65536)
+                handed(wire)
             assert [exchange.watched for exchange in r.worker.kept] == [True, False]
             assert r.worker.allowance.spared == spared + 1
             assert len(r.exporter.blobs) == 2

@@ -51,6 +51,8 @@ BUSY: Final = "busy"
 """Reason: more attempts are recorded than there is time to join, at the latest until the process ends."""
 BUG: Final = "bug"
 """Reason: joining it failed in a way that was not thought of; a line says which."""
+RESTED: Final = "rested"
+"""Reason: taps were aside at some time of it (`layers.resting`); of what they saw of it nothing is taken."""
 NO_TAP: Final = "no-tap"
 """Reason: nothing is known of the way to the backend, or its interfaces were not listened to yet, or cannot be."""
 
@@ -69,6 +71,8 @@ Heard = Callable[[tuple[int, ...]], int]
 """Up to which stamp every packet of these taps has been heard, Unix nanoseconds."""
 Rest = Callable[[], bool]
 """Lets others have the processor, where it is time; False where something else has to be done first, and soon."""
+Aside = Callable[[int, int], bool]
+"""Whether taps were set aside at some time between two, Unix nanoseconds."""
 Describe = Callable[["Record", "Way"], "Mapping[str, Value] | None"]
 """What Open vSwitch says of a connection, as attributes; None: nothing, or nothing yet. Never waits."""
 Prove = Callable[["Record", "Way"], "Mapping[str, Value]"]
@@ -93,8 +97,8 @@ class _Waiting(NamedTuple):
 class Joining:
     """The joiner and its queue.
 
-    ``resolve``, ``heard``, ``describe``, ``prove`` and ``rest``: see there. ``offer`` takes encoded spans and their
-    number, ``complain`` what somebody should know.
+    ``resolve``, ``heard``, ``describe``, ``prove``, ``rest`` and ``aside``: see there. ``offer`` takes encoded spans
+    and their number, ``complain`` what somebody should know.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Joining:
         describe: Describe | None = None,
         prove: Prove | None = None,
         rest: Rest = lambda: True,
+        aside: Aside = lambda _since_ns, _until_ns: False,
     ) -> None:
         self._tally: Final = tally
         self._resolve: Final = resolve
@@ -116,6 +121,7 @@ class Joining:
         self._describe: Final = describe
         self._prove: Final = prove
         self._rest: Final = rest
+        self._aside: Final = aside
         self._flows = Flows()
         self._packets: Final = Packets()
         self._joiner = Joiner(self._flows)
@@ -212,6 +218,9 @@ class Joining:
         tally = self._tally
         if resolved is None:
             tally.missing[NO_TAP] += 1
+            return
+        if self._aside(record.write_ns, record.end_ns + LATE_NS):
+            tally.missing[RESTED] += 1
             return
         slots, way, since_ns = resolved
         found = self._joiner.join(record, self._layout(slots, way))

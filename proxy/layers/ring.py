@@ -45,6 +45,7 @@ _SOFTWARE: Final = 1 << 4  # SOF_TIMESTAMPING_SOFTWARE: the system's clock, neve
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _INSTRUCTION: Final = struct.calcsize("=HBBI")  # struct sock_filter
 _EVERY_PROTOCOL: Final = 3  # ETH_P_ALL
+_NO_PROTOCOL: Final = 0x88B5  # for experiments (IEEE 802, local experimental ethertype 1), and not what a filter takes
 _SIOCGIFNAME: Final = 0x8910  # linux/sockios.h
 _CLONE_NEWNET: Final = 0x40000000
 _STATUS: Final = struct.Struct("=I")
@@ -106,11 +107,12 @@ class Ring:
         self._count: Final = blocks
         self._next = 0
         self._down = False
+        self._binding: Final = threading.Lock()
         self._socket = _open_in(netns_fd)
         try:
             self.select(program)
             self._map = self._prepare(block_bytes, retire_ms)
-            _bind(self._socket, ifindex)
+            _bind(self._socket, ifindex, _EVERY_PROTOCOL)
         except BaseException:
             self._socket.close()
             raise
@@ -134,6 +136,23 @@ class Ring:
                 f"the kernel refuses a packet ring of {size} bytes ({error.strerror}); "
                 "give the process more memory, or take a smaller ring"
             ) from error
+
+    def attend(self, attending: bool) -> None:
+        """See packets, as from the beginning, or none: then those that pass cost nothing.
+
+        The kernel waits until no processor is at work with what was in force, 8 to 16 ms and more: for a thread. Once
+        closed it does nothing. Raises what the constructor does of the interface; of one that is down, which is bound
+        all the same, only the first time.
+        """
+        with self._binding:
+            if self.fileno() < 0:
+                return
+            try:
+                _bind(self._socket, self.ifindex, _EVERY_PROTOCOL if attending else _NO_PROTOCOL)
+            except InterfaceDown:
+                known, self._down = self._down, True  # so that `blocks` asks whether it is still there
+                if not known:
+                    raise
 
     def fileno(self) -> int:
         """The descriptor to wait on; -1 once closed."""
@@ -216,7 +235,8 @@ class Ring:
         self._blocks = []
         with contextlib.suppress(BufferError):
             self._map.close()
-        self._socket.close()
+        with self._binding:
+            self._socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -272,9 +292,9 @@ def _open() -> socket.socket:
         raise TapError(f"this kernel gives no packet sockets ({error.strerror}); load the module af_packet") from error
 
 
-def _bind(tap: socket.socket, ifindex: int) -> None:
+def _bind(tap: socket.socket, ifindex: int, protocol: int) -> None:
     """By number: socket.bind() takes names, which may change in between."""
-    address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_EVERY_PROTOCOL), ifindex, 0, 0, 0, b"")
+    address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(protocol), ifindex, 0, 0, 0, b"")
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.bind(tap.fileno(), address, len(address)):
         raise _refusal(ctypes.get_errno(), ifindex, tap)

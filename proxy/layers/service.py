@@ -26,6 +26,7 @@ from proxy.layers.joining import BUG, WAIT_NS, Joining, Resolved
 from proxy.layers.pages import Pages
 from proxy.layers.proofs import Proofs
 from proxy.layers.readiness import Readiness
+from proxy.layers.resting import Resting
 from proxy.layers.ring import NoInterface, TapError
 from proxy.layers.select import program
 from proxy.layers.switching import Switching
@@ -36,7 +37,7 @@ from proxy.layers.widening import Widening
 from proxy.saying import say
 from proxy.trace import resource
 from proxy.trace.export import Exporter
-from proxy.trace.handover import SIZE, records
+from proxy.trace.handover import SIZE, read
 from proxy.trace.semconv import SCHEMA_URL
 
 if TYPE_CHECKING:
@@ -112,10 +113,12 @@ class Service:
             None if self._switching is None else self._switching.describe,
             None if self._proofs is None else self._proofs.of,
             lambda: self._taps.rest(),
+            lambda since_ns, until_ns: self._resting.covers(since_ns, until_ns),
         )
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._widening: Final = Widening(plan.ports, plan.widen, lambda chosen: self._taps.select(chosen))
+        self._resting: Final = Resting()
         self._known: dict[tuple[bytes, bytes], Resolved] = {}  # by local and peer address, until packets are heard
         self._stopping: Final = asyncio.Event()
         self._said: dict[str, int] = {}
@@ -146,11 +149,11 @@ class Service:
                 for way in self._plan.look.every():
                     self._open(way)
             say(f"wire {self._plan.socket}")
-            ticking = loop.create_task(self._tick())
-            housekeeping = loop.create_task(self._keep_house())
+            resting = self._resting.keep(self._taps.attend, lambda: self._joining.due(time.time_ns() - 2 * GATHER_NS))
+            tasks = [loop.create_task(each) for each in (self._tick(), self._keep_house(), resting)]
             await self._stopping.wait()
-            ticking.cancel()
-            housekeeping.cancel()
+            for task in tasks:
+                task.cancel()
             await self._finish(loop)
         finally:
             if pages is not None:
@@ -182,8 +185,6 @@ class Service:
             say("the collector has not taken the last spans; they are lost")
         self._status()
 
-    # Records and packets
-
     def _receive(self) -> bool:
         """Take in records, as many as are due at a time; whether there were so many."""
         tally, left = self._tally, RECORDS
@@ -193,7 +194,9 @@ class Service:
                 return False
             left -= max(1, len(datagram) // SIZE)
             try:
-                for record in records(datagram):
+                said, records = read(datagram)
+                self._resting.heard(said, bool(records), time.time_ns())
+                for record in records:
                     tally.received += 1
                     if not self._complaints.guard(partial(self._take, record)):
                         tally.missing[BUG] += 1
@@ -219,14 +222,13 @@ class Service:
     def _resolve(self, record: Record) -> Resolved | None:
         """The taps that a connection passes, opened where they are not yet, and its way."""
         ends = record.local, record.peer
-        known = self._known.get(ends)
-        if known is not None:
+        if (known := self._known.get(ends)) is not None:
             return known
         way = self._ways.of(address(record.local), address(record.peer), asyncio.get_running_loop().time())
         slots = () if way is None else self._open(way)
         if way is None or not slots:
             return None
-        known = self._known[ends] = Resolved(slots, way, self._taps.since_ns(slots))
+        self._known[ends] = known = Resolved(slots, way, self._taps.since_ns(slots))
         return known
 
     def _open(self, way: Way) -> tuple[int, ...]:
@@ -251,13 +253,12 @@ class Service:
         self._ways.forget(name)
         self._readiness.gone(name)
 
-    # Now and then
-
     async def _tick(self) -> None:
         """Hear packets, and now and then join all that is due, in slices."""
         while True:
-            self._complaints.guard(self._hear)
             now_ns = time.time_ns()
+            if not self._resting.aside or self._joining.due(now_ns):
+                self._complaints.guard(self._hear)
             if self._joining.due(now_ns - GATHER_NS):
                 while self._joining.due(now_ns) and self._complaints.guard(self._join):  # noqa: ASYNC110 - it does work
                     await asyncio.sleep(0)
@@ -329,12 +330,9 @@ class Service:
         if line:
             say(line)
 
-    # Pages
-
     def reasons(self) -> tuple[str, ...]:
         """Why nothing can be joined now, one sentence each."""
-        stopping = ("the process is ending",) if self._stopping.is_set() else ()
-        return (*stopping, *self._readiness.reasons())
+        return (*(("the process is ending",) if self._stopping.is_set() else ()), *self._readiness.reasons())
 
     def metrics(self) -> tuple[bytes, str]:
         """The page /metrics."""
@@ -344,6 +342,7 @@ class Service:
             ready=not self.reasons(),
             ways=self._readiness.states(),
             frames=self._joining.frames,
+            rested=self._resting.seconds,
             switch=() if self._switching is None else self._switching.samples,
             ipfix=None if self._collector is None else self._collector.reader,
         )

@@ -35,6 +35,7 @@ class Moment(NamedTuple):
     ready: bool
     ways: tuple[tuple[str, bool], ...] = ()
     frames: Frames = Frames()
+    rested: float = 0.0  # seconds in which taps were set aside so far
     switch: Sequence[Sample] = ()
     ipfix: Reader | None = None
 
@@ -102,6 +103,12 @@ class _Families(Collector):
             yield CounterMetricFamily(f"spanway_wire_{name}", text, value=number)
         yield CounterMetricFamily(
             "spanway_wire_join_seconds", "CPU time spent in joining.", value=tally.join_ns / 1e9, unit="seconds"
+        )
+        yield CounterMetricFamily(
+            "spanway_wire_rested_seconds",
+            "Time in which taps were set aside, as the proxy showed nothing.",
+            value=self._moment.rested,
+            unit="seconds",
         )
         for name, text, label, counts in (
             ("missing", "Attempts that were not joined, by reason.", "reason", tally.missing),

@@ -8,11 +8,13 @@ What a full ring has no room for is lost for ever, so that everything else waits
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -63,6 +65,10 @@ class RingLike(Protocol):
         """See `ring.Ring`."""
         ...
 
+    def attend(self, attending: bool) -> None:
+        """See `ring.Ring`."""
+        ...
+
     def close(self) -> None:
         """See `ring.Ring`."""
         ...
@@ -98,6 +104,8 @@ class Taps:
         self._taps: dict[int, _Tap] = {}
         self._slots: dict[int, int] = {}  # by ifindex
         self._rested_ns = 0  # by the thread's clock
+        # Of their own: look-ups of ways take as long as they take, and taps must be back in time.
+        self._binders: Final = ThreadPoolExecutor(MOST, "bind")
 
     def __repr__(self) -> str:
         return f"Taps({', '.join(tap.interface.name for tap in self._taps.values()) or 'none'})"
@@ -158,6 +166,18 @@ class Taps:
         for tap in self._taps.values():
             tap.ring.select(program)
             tap.since_ns = time.time_ns()
+
+    async def attend(self, attending: bool) -> None:
+        """Set every tap aside, so that what passes costs nothing and is not seen, or put them back."""
+        taps = list(self._taps.items())
+        loop = asyncio.get_running_loop()
+        jobs = [loop.run_in_executor(self._binders, tap.ring.attend, attending) for _, tap in taps]
+        for (slot, tap), problem in zip(taps, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
+            if not isinstance(problem, Exception) or self._taps.get(slot) is not tap:
+                continue
+            log.warning("%s: %s", tap.interface.name, problem)
+            if not isinstance(problem, InterfaceDown):  # that one sees packets again once it is up
+                self.close(slot)  # and is opened anew for the next record that needs it
 
     def _read(self, slot: int, tap: _Tap) -> bool:
         """Hear some blocks of a ring; whether there may be more."""
@@ -223,7 +243,8 @@ class Taps:
         self._gone(slot, tap.interface.name)
 
     def close_all(self) -> None:
-        """Close every tap."""
+        """Close every tap, for good."""
+        self._binders.shutdown(wait=False, cancel_futures=True)
         for slot in list(self._taps):
             self.close(slot)
 

@@ -1,9 +1,12 @@
-"""How many recorded requests are shown to `spanway wire`: so many a second, evenly, and a burst after a calm time.
+"""Which recorded requests are shown to `spanway wire`: all of them, until there are more than so many a second.
 
 To be looked at has a price for the request (the kernel's account of its connections, a record, packets that are copied)
 and for the node (some 60 us of joining). Where everything is recorded at full load, most of it would be for nothing:
-the wire could not join them all. So a share of them is picked, every n-th as they come, which no burst or period of the
-traffic favours.
+the wire could not join them all. So requests are shown in a row until the allowance is used up, and then none for a
+while: meanwhile the wire can set its taps aside, which cost every packet that passes them, whether it is taken or not.
+
+The next row begins at an instant that all workers of a host find by themselves and that no period of the traffic
+meets again and again: every second or so, put off by a part of the hash of its number.
 """
 
 from __future__ import annotations
@@ -11,57 +14,116 @@ from __future__ import annotations
 from typing import Final
 
 BURST: Final = 4096
-"""What is shown at once after a calm time: a fifth of a second of the wire's time, and an eighth of what it has room
+"""What is shown in a row after a calm time: a fifth of a second of the wire's time, and an eighth of what it has room
 for (`layers.joining.MOST`)."""
+PERIOD_NS: Final = 1 << 30
+"""From one row to the next, 1.07 s on average and 1.6 at most."""
+LONGEST_NS: Final = 3_000_000_000
+"""No rest is longer, at one request a second; a clock that was set back makes one seem so."""
+UNTOLD: Final = 30
+"""Rests in a row, some 30 s, that could not be told of because a request went on. Its packets are kept no longer than
+that (`layers.joining.KEPT_NS`), so that it is not waited for any more."""
+
+_SHIFT: Final = 30
+_LOW: Final = 0xFFFF  # bits of a number that are hashed
+_HASH: Final = 40_503  # 2**16 over the golden ratio (Knuth, The Art of Computer Programming, 6.4)
+_MIDDLE: Final = 8  # of its square: multiples alone have three distances (Knuth, theorem 6.4 S)
+_SPREAD: Final = 13  # 16 bits to 29: half a period
+_SECOND_NS: Final = 1_000_000_000
+
+
+def next_row(now_ns: int) -> int:
+    """When the next row of requests begins for any worker of this host, Unix nanoseconds."""
+    number = now_ns >> _SHIFT
+    start_ns = _start(number)
+    return start_ns if start_ns > now_ns else _start(number + 1)
+
+
+def _start(number: int) -> int:
+    hashed = (number & _LOW) * _HASH & _LOW
+    return (number << _SHIFT) + ((hashed * hashed >> _MIDDLE & _LOW) << _SPREAD)
 
 
 class Allowance:
-    """Of one worker: ``rate`` requests a second in the long run, up to `BURST` at once.
+    """Of one worker: ``rate`` requests a second in the long run, up to `BURST` in a row.
 
-    ``spared`` counts those that were not picked. Before the first `refill` and after `close` none is, nor counted.
+    ``spared`` counts those that were not picked. Before `listen` and after `close` none is, nor counted.
     """
 
-    __slots__ = ("_asked", "_credit", "_left", "_rate", "_share", "_since", "spared")
+    __slots__ = ("_left", "_listening", "_open", "_rate", "_rest_ns", "_since_ns", "_told", "_untold", "spared")
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._left = 0.0  # that may be picked
-        self._since = -1.0  # the last refill, loop time; below 0: none since it was closed
-        self._share = 0.0  # of those that ask, until the next refill
-        self._credit = 0.0  # of the next one to be picked: picked at 1
-        self._asked = 0  # since the last refill
+        self._left = 0  # that may be picked
+        self._since_ns = 0  # when they were granted
+        self._rest_ns = 0  # until when none is; 0: it shows
+        self._open = 0  # picked, and not over yet
+        self._told = False  # of this rest
+        self._untold = 0  # rests in a row
+        self._listening = False
         self.spared = 0
 
     def __repr__(self) -> str:
-        return f"Allowance({self._rate} a second, {self._left:.0f} left, {self._share:.1%} picked, {self.spared} not)"
+        state = "rests" if self._rest_ns else f"{self._left} left"
+        return f"Allowance({self._rate} a second, {state}, {self._open} open, {self.spared} not picked)"
 
-    def take(self) -> bool:
-        """Whether this recorded request is one of them. HOT: once per recorded request while somebody listens."""
-        self._asked += 1
-        self._credit += self._share
-        if self._credit < 1.0:
-            self.spared += self._since >= 0
-            return False
-        self._credit -= 1.0
-        if self._left < 1.0:  # more have come than were expected
-            self.spared += 1
-            return False
-        self._left -= 1.0
+    def take(self, now_ns: int) -> bool:
+        """Whether this recorded request is one of them; ``now_ns`` is Unix time. HOT: once per recorded request while
+        somebody listens. Each one that is must come to `ended`."""
+        if not self._left:
+            if not self._listening:
+                return False
+            if now_ns < self._rest_ns and self._rest_ns - now_ns < LONGEST_NS:
+                self.spared += 1
+                return False
+            self._renew(now_ns)
+        self._left -= 1
+        self._open += 1
+        if not self._left:
+            if now_ns - self._since_ns >= PERIOD_NS:
+                self._grant(now_ns)  # they have lasted: no more come than are allowed
+            else:
+                self._rest_ns = next_row(max(now_ns, self._since_ns + _SECOND_NS // self._rate))
         return True
 
-    def refill(self, now: float) -> None:
-        """Set the share until the next call, by what was asked for since the last; ``now`` is ``loop.time()``."""
-        if self._since < 0:
-            self._left = float(BURST)
-        else:
-            self._left = min(self._left + (now - self._since) * self._rate, float(max(BURST, self._rate)))
-        self._since = now
-        # As many again are expected to ask.
-        self._share = 1.0 if self._asked <= self._left else max(self._left, 0.0) / max(self._asked, 1)
-        self._asked = 0
+    def _grant(self, now_ns: int) -> None:
+        grown = (now_ns - self._since_ns) / _SECOND_NS * self._rate
+        self._left = int(min(max(grown, 1.0), float(max(BURST, self._rate))))
+        self._since_ns = now_ns
+
+    def _renew(self, now_ns: int) -> None:
+        """A rest is over."""
+        self._grant(now_ns)
+        self._rest_ns = 0
+        self._untold = 0 if self._told else self._untold + 1
+        if self._untold >= UNTOLD:
+            self._open = 0
+        self._told = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether one that was picked is under way."""
+        return self._open > 0
+
+    def ended(self) -> None:
+        """One that was picked is over."""
+        if self._open:
+            self._open -= 1
+
+    def resting(self) -> int:
+        """Until when none will be shown, and none is under way: Unix nanoseconds, once in each rest; else 0."""
+        if not self._rest_ns or self._open or self._told:
+            return 0
+        self._told = True
+        return self._rest_ns
+
+    def listen(self, now_ns: int) -> None:
+        """Somebody listens, for the first time or still."""
+        if not self._listening:
+            self._listening = True
+            self._left, self._since_ns = max(BURST, self._rate), now_ns
 
     def close(self) -> None:
         """Nobody listens."""
-        self._since = -1.0
-        self._share = self._credit = 0.0
-        self._asked = 0
+        self._listening = self._told = False
+        self._left = self._rest_ns = self._open = self._untold = 0

@@ -1,9 +1,10 @@
 """What the proxy hands to `spanway wire` of each recorded attempt at an upstream: the key and the stamps by which
 packets are joined to it, never a byte of its payload.
 
-A record has a fixed size; a datagram holds one or more, back to back, and goes to a unix socket without ever waiting.
-With nobody behind the socket nothing is packed or sent. Both sides are of one host and one version, or do not
-understand each other: `unpack` refuses what it does not know.
+A record has a fixed size; a datagram has a head and any number of them, back to back, and goes to a unix socket without
+ever waiting. The head says which worker it is from, and until when that will show nothing more: then taps can be set
+aside. With nobody behind the socket nothing is packed or sent. Both sides are of one host and one version, or do not
+understand each other: `read` refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from proxy.trace.record import RequestRecord, RouteIdentity, UpstreamIdentity
 
 _log = logging.getLogger(__name__)
 
 MAGIC: Final = b"Sw"
-VERSION: Final = 1
+VERSION: Final = 2
 
 TLS: Final = 0x01
 """Flag: the offsets count ciphertext."""
@@ -41,9 +40,12 @@ CLOSED: Final = 0x10
 """Flag: the response ended with the connection (RFC 9112 section 6.3): by the FIN behind its range or, with `TLS`, by
 the close_notify at the end of it."""
 
-# magic, version, flags; local and peer port, local and peer address; trace and span id; offsets, stamps; route.
-_ROW: Final = struct.Struct("<2sBBHH16s16s16s8s8QQ")
-_HOT: Final = struct.Struct("<2sBB36s16s8s8QQ")  # the same, a connection's ends in one piece
+_HEAD: Final = struct.Struct("<2sB?4x8sQ")  # magic, version, busy; worker; until when it rests
+HEAD: Final = _HEAD.size
+"""Bytes of a datagram's head: 24."""
+# Flags; local and peer port, local and peer address; trace and span id; offsets, stamps; route.
+_ROW: Final = struct.Struct("<B3xHH16s16s16s8s8QQ")
+_HOT: Final = struct.Struct("<B3x36s16s8s8QQ")  # the same, a connection's ends in one piece
 _ENDS: Final = struct.Struct("<HH16s16s")
 SIZE: Final = _ROW.size
 """Bytes of a record: 136."""
@@ -55,8 +57,19 @@ the kernel's queue of a unix socket may hold as few as ten datagrams (net.unix.m
 KEPT: Final = 4096  # records that wait while the socket's queue is full: 560 KB, a second or two of them
 
 LOOK: Final = 1.0  # seconds between two looks whether somebody listens
+_WORKER: Final = 8  # bytes that a worker is known by
 _ROUTES: Final = 4096  # routes whose keys are remembered; a full table starts anew
 _MAPPED: Final = b"\0" * 10 + b"\xff\xff"  # ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2)
+
+
+class Head(NamedTuple):
+    """Of a datagram: the worker that sent it, by 8 random bytes, until when it shows nothing, with nothing that it
+    has shown under way (Unix nanoseconds; a time that is past, such as 0: it shows), and whether something is that will
+    be shown once it is over."""
+
+    worker: bytes
+    rest_ns: int = 0
+    busy: bool = False
 
 
 class Record(NamedTuple):
@@ -93,7 +106,7 @@ def pack(record: Record) -> bytes:
     if (len(record.trace_id), len(record.span_id), len(record.local), len(record.peer)) != (16, 8, 16, 16):
         raise ValueError("ids are of 16 and 8 bytes, addresses of 16")
     return _ROW.pack(
-        MAGIC, VERSION, record.flags,
+        record.flags,
         record.local_port, record.peer_port, record.local, record.peer,
         record.trace_id, record.span_id,
         record.request_start, record.request_end, record.response_start, record.response_end,
@@ -103,21 +116,17 @@ def pack(record: Record) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> Record:
-    """A record from its bytes. Raises `ValueError` for another size, magic or version."""
+    """A record from its bytes. Raises `ValueError` for another size."""
     if len(data) != SIZE:
         raise ValueError(f"a record of {len(data)} bytes; it has {SIZE}")
     (
-        magic, version, flags,
+        flags,
         local_port, peer_port, local, peer,
         trace_id, span_id,
         request_start, request_end, response_start, response_end,
         write_ns, sent_ns, first_byte_ns, end_ns,
         route,
     ) = _ROW.unpack(data)  # fmt: skip
-    if magic != MAGIC:
-        raise ValueError(f"not a record: it begins with {magic!r}")
-    if version != VERSION:
-        raise ValueError(f"a record of version {version}; this is version {VERSION}: run proxy and wire of one release")
     return Record(
         trace_id, span_id, local, peer, local_port, peer_port,
         request_start, request_end, response_start, response_end,
@@ -126,13 +135,24 @@ def unpack(data: bytes | memoryview) -> Record:
     )  # fmt: skip
 
 
-def records(datagram: bytes) -> Iterator[Record]:
-    """The records of a datagram. Raises `ValueError` as `unpack` does, also for a part of a record."""
-    view = memoryview(datagram)
-    if not view or len(view) % SIZE:
-        raise ValueError(f"a datagram of {len(view)} bytes; records have {SIZE} each")
-    for start in range(0, len(view), SIZE):
-        yield unpack(view[start : start + SIZE])
+def head(said: Head) -> bytes:
+    """The 24 bytes that a datagram begins with."""
+    return _HEAD.pack(MAGIC, VERSION, said.busy, said.worker, said.rest_ns)
+
+
+def read(datagram: bytes) -> tuple[Head, list[Record]]:
+    """What a datagram holds. Raises `ValueError` for another magic or version, and for a part of a head or record."""
+    if len(datagram) < HEAD:
+        raise ValueError(f"a datagram of {len(datagram)} bytes; its head has {HEAD}")
+    magic, version, busy, worker, rest_ns = _HEAD.unpack_from(datagram)
+    if magic != MAGIC:
+        raise ValueError(f"it begins with {magic!r}")
+    if version != VERSION:
+        raise ValueError(f"it is of version {version}; this is version {VERSION}: run proxy and wire of one release")
+    view = memoryview(datagram)[HEAD:]
+    if len(view) % SIZE:
+        raise ValueError(f"{len(view)} bytes after its head; records have {SIZE} each")
+    return Head(worker, rest_ns, busy), [unpack(view[start : start + SIZE]) for start in range(0, len(view), SIZE)]
 
 
 def address(text: str) -> bytes:
@@ -154,7 +174,8 @@ class Handover:
     """The sender of one worker. ``listening`` says whether to `take` anything at all; `look` keeps it true.
 
     ``sent`` counts records, ``full`` and ``gone`` those that were dropped: the listener had no room, or had left.
-    ``outside`` counts those of connections that it does not tap (`net.ports`).
+    ``outside`` counts those of connections that it does not tap (`net.ports`). ``busy`` is to say whether anything that
+    will be handed over is under way.
     """
 
     __slots__ = (
@@ -162,9 +183,12 @@ class Handover:
         "_held",
         "_path",
         "_records",
+        "_rest_ns",
         "_routes",
         "_socket",
         "_told",
+        "_worker",
+        "busy",
         "full",
         "gone",
         "listening",
@@ -178,10 +202,13 @@ class Handover:
         self._socket: socket.socket | None = None
         self._due = 0.0
         self._records: list[bytes] = []
+        self._worker = os.urandom(_WORKER)
+        self._rest_ns = 0  # until then nothing is shown
         self._told = False  # that it may not write there
         self._held = 0  # of them, that the socket would not take the last time
         self._routes: dict[int, int] = {}
         self.listening = False
+        self.busy = False
         self.sent = self.full = self.gone = self.outside = 0
 
     def __repr__(self) -> str:
@@ -217,6 +244,7 @@ class Handover:
         else:
             self.listening = True
             self._told = False
+            self._say()  # that there is a worker which may show something at any time
         return self.listening
 
     def take(self, record: RequestRecord) -> None:
@@ -239,7 +267,7 @@ class Handover:
             if attempt.status == 101:
                 flags |= TUNNEL
             row = _HOT.pack(
-                MAGIC, VERSION, flags,
+                flags,
                 connection.wire_ends or _ends(connection), record.trace_id, attempt.span_id,
                 attempt.request_start, attempt.request_end, attempt.response_start, attempt.response_end,
                 attempt.write_ns, attempt.sent_ns, attempt.first_byte_ns, attempt.end_ns,
@@ -257,7 +285,7 @@ class Handover:
         while self._records and self._socket is not None:
             waiting = self._records[:MOST]
             try:
-                self._socket.send(b"".join(waiting))
+                self._socket.send(head(Head(self._worker, self._rest_ns, self.busy)) + b"".join(waiting))
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ENOBUFS):
                     excess = max(len(self._records) - KEPT, 0)
@@ -270,6 +298,21 @@ class Handover:
             self.sent += len(waiting)
             del self._records[:MOST]
         self._held = len(self._records)
+
+    def rest(self, rest_ns: int) -> None:
+        """Tell, with what was taken in, that nothing is under way that was shown, nor will be until then (Unix
+        nanoseconds)."""
+        self._rest_ns = rest_ns
+        if self._records:
+            self.flush()
+        else:
+            self._say()
+
+    def _say(self) -> None:
+        """Send a head alone. It is not missed: taps are not set aside for the want of it."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(head(Head(self._worker, self._rest_ns, self.busy)))
 
     def _lose(self) -> None:
         """Nobody is there to take what waits."""
@@ -286,6 +329,7 @@ class Handover:
 
     def _leave(self) -> None:
         self.listening = False
+        self._rest_ns = 0  # nobody has been told, who comes next
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()

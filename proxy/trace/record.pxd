@@ -74,3 +74,4 @@ cdef class RequestRecord:
     cdef public int server_port
     cdef public int status
     cdef public int version
+    cdef public bint watched

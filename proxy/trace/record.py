@@ -187,6 +187,7 @@ class RequestRecord:
         "tracestate",  # bytes: as to be sent on, b"" when none
         "user_agent",  # bytes
         "version",  # int: minor HTTP version, 0 or 1
+        "watched",  # bool: recorded, and `spanway wire` is told of it
     )
 
     trace_id: bytes
@@ -203,6 +204,7 @@ class RequestRecord:
     path: bytes
     query: bytes
     version: int
+    watched: bool
     user_agent: bytes
     client_address: str
     client_port: int

@@ -16,7 +16,7 @@ import pytest
 
 from proxy.net import ports
 from proxy.settings_wire import PORTS
-from proxy.trace.handover import CLOSED, FAILED, REUSED, TLS, TUNNEL, Record, address, records
+from proxy.trace.handover import CLOSED, FAILED, REUSED, TLS, TUNNEL, Record, address, read
 from tests.harness import poll
 from tests.harness.certificates import Certificate
 from tests.harness.collector import Collector
@@ -94,7 +94,7 @@ class Wire:
         """The records of a trace, once there are ``count``."""
         trace_id = bytes.fromhex(trace.trace_id)
         while len(found := [each for each in self._got if each.trace_id == trace_id]) < count:
-            self._got += records(self.socket.recv(65536))
+            self._got += read(self.socket.recv(65536))[1]
         assert len(found) == count
         return found
 

@@ -17,6 +17,7 @@ from proxy.layers.joining import (
     FIND_NS,
     HELD_NS,
     NO_TAP,
+    RESTED,
     UNSEEN,
     WAIT_NS,
     Frames,
@@ -123,6 +124,24 @@ def test_where_there_is_no_time_to_rest_packets_have_their_turn() -> None:
     bench.rest = True
     bench.joining.step(records[-1].end_ns + WAIT_NS, 1.0)
     assert (bench.joining.pending, bench.tally.joined) == (0, 3)
+
+
+def test_what_ended_while_taps_were_aside_is_not_joined_however_much_was_seen() -> None:
+    bench = Bench()
+    net, (first, second) = run(Ask(), Ask())
+    bench.hear(net)
+    asked: list[tuple[int, int]] = []
+
+    def aside(since_ns: int, until_ns: int) -> bool:
+        asked.append((since_ns, until_ns))
+        return since_ns == first.write_ns
+
+    bench.joining._aside = aside  # type: ignore[misc] # as if it had been given
+    for record in (first, second):
+        bench.joining.add(record)
+    bench.joining.step(second.end_ns + WAIT_NS, 1.0)
+    assert (bench.tally.joined, dict(bench.tally.missing)) == (1, {RESTED: 1})
+    assert asked == [(record.write_ns, record.end_ns + LATE_NS) for record in (first, second)]
 
 
 def test_a_record_waits_for_what_a_ring_still_holds_but_not_for_ever() -> None:

@@ -369,3 +369,33 @@ def test_a_descriptor_that_is_no_namespace(ends: tuple[Namespace, Namespace]) ->
 def test_sizes_that_cannot_be(sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"a ring of|blocks of"):
         Ring(1, program=EVERY, **sizes)
+
+
+def test_one_that_is_set_aside_sees_nothing_until_it_is_put_back(ends: tuple[Namespace, Namespace]) -> None:
+    with Ring(ends[0].index("end"), program=program(POOL), netns_fd=ends[0].fd) as ring:
+        for number, attending in enumerate((True, False, False, True)):
+            ring.attend(attending)
+            exchange(*ends, host="192.0.2.2", port=POOL[0] + number, sizes=(1, 1))
+        drain([ring], flows := Flows())
+        ports = {port for number in flows for port in (flows[number].low_port, flows[number].high_port)}
+        assert ports & set(range(POOL[0], POOL[0] + 4)) == {POOL[0], POOL[0] + 3}
+    ring.attend(True)  # closed: nothing happens
+
+
+def test_one_that_is_set_aside_and_whose_interface_goes_away(ends: tuple[Namespace, Namespace]) -> None:
+    with Ring(ends[0].index("end"), program=program(POOL), netns_fd=ends[0].fd) as ring:
+        ring.attend(False)
+        ends[0].ip("link", "del", "end")
+        with pytest.raises(NoInterface):
+            ring.attend(True)
+
+
+def test_one_that_is_down_is_said_once_and_its_end_is_found(ends: tuple[Namespace, Namespace]) -> None:
+    with Ring(ends[0].index("end"), program=program(POOL), netns_fd=ends[0].fd) as ring:
+        ends[0].ip("link", "set", "end", "down")
+        with pytest.raises(InterfaceDown):
+            ring.attend(False)
+        ring.attend(True)
+        ends[0].ip("link", "del", "end")
+        with pytest.raises(NoInterface):
+            list(ring.blocks())

@@ -23,11 +23,12 @@ from proxy.layers.ways import Address, NoWay, Way
 from proxy.settings import Address as Endpoint
 from proxy.settings import Tracing
 from proxy.settings_wire import PortRange
-from proxy.trace.handover import SIZE, Record, pack
+from proxy.trace.handover import SIZE, Head, Record, head, pack
 from tests.layers.path import Ask, Hop, Net
 from tests.layers.test_ipfix import message, record
 
 PORTS = PortRange(57344, 60999)
+WORKER = head(Head(b"worker 1"))
 (RECORD,) = Net([Hop(), Hop(), Hop()]).run([Ask()])
 
 
@@ -113,7 +114,7 @@ async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_pat
     await asyncio.sleep(0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.connect(str(tmp_path / "wire.sock"))
-        out.send(pack(of(58_000)) + pack(of(58_001)))
+        out.send(WORKER + pack(of(58_000)) + pack(of(58_001)))
         out.send(b"nonsense")
         await asyncio.sleep(0.05)
     assert (one._tally.received, one._tally.malformed) == (2, 1)
@@ -124,6 +125,35 @@ async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_pat
     assert await asyncio.wait_for(ending, 10.0) == 0
     assert one._tally.missing["no-tap"] == 2  # tried before the end
     assert not (tmp_path / "wire.sock").exists()
+
+
+async def test_taps_are_set_aside_while_the_proxy_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Service(plan(tmp_path))
+    said: list[bool] = []
+
+    async def attend(attending: bool) -> None:
+        said.append(attending)
+
+    monkeypatch.setattr(one._taps, "attend", attend)
+    ending = asyncio.create_task(one.run())
+    await asyncio.sleep(0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect(str(tmp_path / "wire.sock"))
+        out.send(head(Head(b"worker 2", time.time_ns() + 500_000_000)))
+        await asyncio.sleep(0.7)
+        assert said == [False, True]
+        assert b"spanway_wire_rested_seconds_total 0.0\n" not in one.metrics()[0]
+        out.send(head(Head(b"worker 2", time.time_ns() + 500_000_000)))
+        out.send(WORKER)  # another one, without traffic
+        await asyncio.sleep(0.7)
+        assert said == [False, True] * 2
+        out.send(head(Head(b"worker 2", time.time_ns() + 500_000_000)))
+        out.send(WORKER + pack(of(58_000)))  # it shows something
+        await asyncio.sleep(0.5)
+    assert said == [False, True] * 2
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(ending, 10.0) == 0
+    assert (one._tally.received, one._tally.malformed) == (1, 0)
 
 
 async def test_records_are_read_between_two_parts_of_a_long_reading_of_rings(
@@ -139,7 +169,7 @@ async def test_records_are_read_between_two_parts_of_a_long_reading_of_rings(
     monkeypatch.setattr(one._taps, "drain", drain)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.connect(str(tmp_path / "wire.sock"))
-        out.send(pack(of(58_000)))
+        out.send(WORKER + pack(of(58_000)))
         one._hear()
     assert seen == [0, 1, 1]
     monkeypatch.setattr(service, "ROUNDS", 2)
@@ -222,9 +252,9 @@ async def test_records_are_taken_in_a_bounded_number_at_a_time(tmp_path: Path, m
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
         out.connect(str(tmp_path / "wire.sock"))
         for _ in range(5):  # of as many as fit: what another version might send
-            out.send(pack(of(58_000)) * 60)
+            out.send(WORKER + pack(of(58_000)) * 60)
         out.send(b"")
-        out.send(pack(of(58_000)))
+        out.send(WORKER + pack(of(58_000)))
     taken = []
     while one._receive():
         taken.append(one._tally.received)

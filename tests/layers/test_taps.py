@@ -27,6 +27,8 @@ class Pipe:
         self.held: int | None = None
         self.full = False
         self.closed = False
+        self.attended: list[bool] = []
+        self.refusal: Exception | None = None
 
     def fileno(self) -> int:
         return self.read
@@ -52,6 +54,11 @@ class Pipe:
 
     def select(self, program: bytes) -> None:
         self.program = program
+
+    def attend(self, attending: bool) -> None:
+        self.attended.append(attending)
+        if self.refusal is not None:
+            raise self.refusal
 
     def close(self) -> None:
         self.closed = True
@@ -204,3 +211,25 @@ def test_a_loopback_that_cannot_be_told_apart_leaves_no_ring(bench: Bench, monke
         bench.taps.use([Interface("lo", 1)], 0.0)
     assert len(bench.taps) == 0
     assert bench.rings[1].closed
+
+
+async def test_all_are_set_aside_and_put_back(bench: Bench) -> None:
+    await bench.taps.attend(False)  # none
+    bench.taps.use([interface(1), interface(2)], 0.0)
+    await bench.taps.attend(False)
+    await bench.taps.attend(True)
+    assert [ring.attended for ring in bench.rings.values()] == [[False, True]] * 2
+
+
+async def test_one_that_cannot_be_put_back_is_closed_and_the_others_are(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.taps.use([interface(number) for number in (1, 2, 3)], 0.0)
+    bench.rings[1].refusal = NoInterface("there is no interface 1")
+    bench.rings[2].refusal = InterfaceDown("interface 2 is down")
+    with caplog.at_level("WARNING"):
+        await bench.taps.attend(True)
+    assert bench.gone == [(0, "veth1")]
+    assert (bench.rings[1].closed, bench.rings[2].closed) == (True, False)
+    assert bench.rings[3].attended == [True]
+    assert sorted(caplog.messages) == ["veth1: there is no interface 1", "veth2: interface 2 is down"]

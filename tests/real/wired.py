@@ -39,7 +39,7 @@ class Answered(NamedTuple):
 class Wired:
     """What runs in a lab: ``backend``, ``proxy`` and ``wire`` as processes, and ``collector``, which the wire's spans
     go to. ``interfaces`` None: a file of places as the lab has them. ``six`` and ``tls``: how the proxy reaches the
-    backend."""
+    backend. ``rate``: requests a second that the wire is told of, by default as good as all."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Wired:
         places_of: Mapping[str, Any] | None = None,
         six: bool = False,
         tls: bool = False,
+        rate: int = 1_000_000,
     ) -> None:
         self.lab: Final = lab
         self.folder: Final = folder
@@ -71,6 +72,7 @@ class Wired:
         self.where: Final = ("--places", str(places)) if interfaces is None else ("--interfaces", interfaces)
         self.pod: Final = lab.backends["app"]
         self._six: Final = six
+        self._rate: Final = rate
         self._certificate: Final = Certificate("wire.test").files(folder) if tls else ()
         self.backend = self.start_backend()
         self.wire = self.start_wire()
@@ -82,8 +84,7 @@ class Wired:
         return self.pod.address6 if self._six else self.pod.address
 
     def _within(self, name: str, namespace: str | None, *command: str) -> Process:
-        # Every request is to be joined, not so many a second.
-        environ = {**unsettled(), "PYTHONPATH": str(ROOT), "SPANWAY_WIRE_RATE": "1000000"}
+        environ = {**unsettled(), "PYTHONPATH": str(ROOT), "SPANWAY_WIRE_RATE": str(self._rate)}
         if self.lab.switch is not None:
             environ["OVS_RUNDIR"] = str(self.lab.switch.run_directory)
         return Process(name, [*inside(namespace), *command], self.folder / f"{name}.log", environ=environ)

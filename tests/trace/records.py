@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -9,6 +10,7 @@ from zlib import crc32
 from hypothesis import strategies as st
 
 from proxy.errors import Kind
+from proxy.trace.handover import Record, read
 from proxy.trace.record import AttemptRecord, Link, RequestRecord
 
 START = 1_764_000_000_123_456_789  # ns, November 2025
@@ -255,3 +257,11 @@ def records(draw: st.DrawFn) -> RequestRecord:
         attempts=[draw(attempts(start)) for _ in range(draw(st.integers(0, 3)))],
         **stamps,
     )
+
+
+def handed(wire: socket.socket) -> list[Record]:
+    """The records of the next datagram that has some; others only say that a worker is there."""
+    while True:
+        _, rows = read(wire.recv(65536))
+        if rows:
+            return rows

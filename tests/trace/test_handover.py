@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.trace import handover
-from proxy.trace.handover import LOOK, MOST, SIZE, Handover, Record, pack, records, route_key, unpack
-from tests.trace.records import Upstream, attempt, record
+from proxy.trace.handover import HEAD, LOOK, MOST, SIZE, Handover, Head, Record, head, pack, read, route_key, unpack
+from tests.trace.records import Upstream, attempt, handed, record
 
 TRACE = b"0123456789abcdef"
 COUNT = st.integers(0, (1 << 64) - 1)
@@ -52,22 +52,24 @@ def test_a_record_comes_back_as_it_was(made: Record) -> None:
     data = pack(made)
     assert len(data) == SIZE == 136
     assert unpack(data) == made
-    assert list(records(data * 3)) == [made] * 3
+    assert read(head(Head(b"worker 1", 7, True)) + data * 3) == (Head(b"worker 1", 7, True), [made] * 3)
 
 
 @given(RECORDS, st.data())
 def test_what_is_no_record_is_refused(made: Record, data: st.DataObject) -> None:
-    whole = pack(made)
+    whole = head(Head(b"worker 1")) + pack(made)
     with pytest.raises(ValueError, match="bytes; it has 136"):
-        unpack(whole[: data.draw(st.integers(0, SIZE - 1))])
+        unpack(whole[HEAD:][: data.draw(st.integers(0, SIZE - 1))])
     with pytest.raises(ValueError, match="begins with"):
-        unpack(b"xx" + whole[2:])
-    with pytest.raises(ValueError, match="version 2; this is version 1"):
-        unpack(whole[:2] + b"\x02" + whole[3:])
+        read(b"xx" + whole[2:])
+    with pytest.raises(ValueError, match="version 1; this is version 2"):
+        read(whole[:2] + b"\x01" + whole[3:])
     with pytest.raises(ValueError, match="136 each"):
-        list(records(whole + b"x"))
-    with pytest.raises(ValueError, match="a datagram of 0 bytes"):
-        list(records(b""))
+        read(whole + b"x")
+    with pytest.raises(ValueError, match="of 23 bytes; its head has 24"):
+        read(whole[: HEAD - 1])
+    with pytest.raises(ValueError, match="of 0 bytes"):
+        read(b"")
 
 
 def test_ids_and_addresses_have_their_lengths() -> None:
@@ -99,7 +101,7 @@ def test_an_attempt_arrives_as_it_was(tmp_path: Path) -> None:
         made = attempt(connection=Upstream())
         hands.take(record(attempts=[made, attempt(span_id=b"attempt2", first_byte_ns=0, abandoned=True, reused=False)]))
         hands.flush()
-        first, second = records(wire.recv(65536))
+        first, second = handed(wire)
     assert first == Record(
         trace_id=TRACE,
         span_id=b"attempt1",
@@ -138,7 +140,7 @@ def test_flags(changes: dict[str, Any], flags: int, tmp_path: Path) -> None:
         hands = sender(tmp_path / "s")
         hands.take(record(attempts=[attempt(**changes)], route=None))
         hands.close()
-        (got,) = records(wire.recv(65536))
+        (got,) = handed(wire)
     assert (got.flags, got.route) == (flags, 0)
 
 
@@ -159,7 +161,7 @@ def test_many_records_go_in_several_datagrams(tmp_path: Path) -> None:
             hands.take(record(attempts=[attempt()]))
         hands.flush()
         hands.flush()
-        assert [len(wire.recv(65536)) for _ in range(2)] == [MOST * SIZE, 3 * SIZE]
+        assert [len(handed(wire)) for _ in range(2)] == [MOST, 3]
         assert hands.sent == MOST + 3
         hands.close()
 
@@ -189,7 +191,7 @@ def test_what_a_full_queue_refuses_goes_with_the_next_flush(tmp_path: Path) -> N
             taken += 1
         arrived = 0
         while arrived < taken:
-            arrived += len(wire.recv(65536)) // SIZE
+            arrived += (len(wire.recv(65536)) - HEAD) // SIZE
             hands.flush()
         assert (hands.sent, hands.full, hands.gone) == (taken, 0, 0)
         hands.close()
@@ -211,16 +213,52 @@ def test_a_listener_that_leaves_is_noticed_and_found_again(tmp_path: Path) -> No
         assert hands.look(3 * LOOK)
         hands.take(record(attempts=[attempt()]))
         hands.flush()
-        assert len(second.recv(65536)) == SIZE
+        assert len(handed(second)) == 1
         # Another takes its place: found by looking, as the first is still there to be sent to.
         path.unlink()
         with listener(path) as third:
             assert hands.look(4 * LOOK)
             hands.take(record(attempts=[attempt()]))
             hands.flush()
-            assert len(third.recv(65536)) == SIZE
+            assert len(handed(third)) == 1
     assert not hands.look(5 * LOOK)  # found by looking too
     assert hands.sent == 2
+
+
+def test_it_says_that_it_is_there_and_until_when_it_rests(tmp_path: Path) -> None:
+    with listener(tmp_path / "s") as wire:
+        hands = sender(tmp_path / "s")
+        (worker, rest_ns, busy), rows = read(wire.recv(65536))
+        assert (len(worker), rest_ns, busy, rows) == (8, 0, False, [])
+        hands.rest(5)
+        assert read(wire.recv(65536)) == (Head(worker, 5), [])
+        hands.take(record(attempts=[attempt()]))
+        hands.rest(6)
+        said, rows = read(wire.recv(65536))
+        assert (said, len(rows), hands.sent) == (Head(worker, 6), 1, 1)
+        hands.busy = True
+        assert hands.look(LOOK)  # and again, as long as there are both
+        assert read(wire.recv(65536)) == (Head(worker, 6, True), [])
+        other = sender(tmp_path / "s")
+        assert read(wire.recv(65536))[0].worker != worker
+        hands.close()
+        other.close()
+    hands.rest(7)  # to nobody
+
+
+def test_one_that_comes_later_is_not_told_of_a_rest_that_was_told_to_another(tmp_path: Path) -> None:
+    hands = sender(tmp_path / "s")
+    with listener(tmp_path / "s") as wire:
+        assert hands.look(LOOK)
+        hands.rest(5)
+        read(wire.recv(65536))
+        assert read(wire.recv(65536))[0].rest_ns == 5
+    (tmp_path / "s").unlink()
+    assert not hands.look(2 * LOOK)
+    with listener(tmp_path / "s") as wire:
+        assert hands.look(3 * LOOK)
+        assert read(wire.recv(65536))[0].rest_ns == 0
+    hands.close()
 
 
 @pytest.mark.parametrize("path", ["", "off", "/nowhere/at/all", "/" + "x" * 200, "/nul\0"])
