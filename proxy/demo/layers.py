@@ -195,7 +195,7 @@ class Layers:
         whole = duration(blamed.total())
         return Group(
             Text(f"  the wire   divided {len(known)} waits; {len(longest)} of them took {whole} beyond the usual"),
-            Text(f"  to blame   {told}", "bold"),
+            Text(f"  {'spent in' if self.fault == 'none' else 'to blame'}   {told}", "bold"),
             Text(f"  the fault  was {self.fault}: {FAULTS[self.fault]}", DIM),
         )
 

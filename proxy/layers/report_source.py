@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from proxy.errors import SettingsError
+from proxy.saying import say
 from proxy.settings import MIB
 from proxy.trace import otlp_json
 from proxy.trace.view import SpanView, decode
@@ -100,9 +101,15 @@ def from_admin(url: str, seconds: float) -> list[SpanView]:
     They have those of `spanway wire` where it sends them there (POST /v1/traces). Raises `SettingsError`.
     """
     since = time.time_ns() - int(seconds * 1e9)
-    page = _page(f"{url.rstrip('/')}/traces?limit={_TRACES}")
+    listed = _page(f"{url.rstrip('/')}/traces?limit={_TRACES}").get("traces", [])
     spans: list[SpanView] = []
-    for summary in page.get("traces", []):
+    oldest = min((int(summary["start_ns"]) for summary in listed), default=0)
+    if len(listed) >= _TRACES and oldest > since:
+        say(
+            f"of the time asked for, the latest {_TRACES:,} traces are read: {(time.time_ns() - oldest) / 1e9:.0f} s. "
+            "For more, have a Collector write a file and read it with --from"
+        )
+    for summary in listed:
         if int(summary["start_ns"]) < since:
             continue
         try:

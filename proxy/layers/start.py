@@ -140,7 +140,7 @@ def _collector(text: str) -> Address | None:
     try:
         return parse_address(text, default_host="127.0.0.1")
     except SettingsError as problem:
-        raise SettingsError(f"--ipfix: {problem}") from None
+        raise SettingsError(f"--ipfix: {problem}, as Open vSwitch is told; 4739 is IPFIX's own port") from None
 
 
 def _permitted() -> None:

@@ -49,6 +49,7 @@ def test_blame_is_by_time_of_those_that_were_the_most_beyond_the_usual():
     assert f"divided 200 waits; {200 * WORST // 100} of them took 590 ms beyond the usual" in told
     assert "to blame   switch for 450 ms, application for 140 ms" in told
     assert "was switch-stall: Open vSwitch stops" in told
+    assert "spent in   switch for 450 ms" in said(Layers("none").closing(waits)), "nobody is to blame"
 
 
 def test_the_page_names_every_fault():

@@ -17,6 +17,7 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from proxy.errors import SettingsError
+from proxy.layers import report_source
 from proxy.layers.report_source import from_admin, from_file
 from proxy.trace.tree import find, summaries, summary_document, trace_document
 from proxy.trace.view import decode
@@ -135,6 +136,27 @@ def test_the_traces_of_a_proxy(admin: tuple[str, dict[str, Any]]) -> None:
         assert (key(one), one.parent_id, one.kind, one.scope) == (key(other), other.parent_id, other.kind, other.scope)
         assert (one.start_ns, one.end_ns, one.attributes) == (other.start_ns, other.end_ns, other.attributes)
     assert from_admin(url, age - 60) == [], "they are older"
+
+
+def test_that_not_all_of_the_time_is_read_is_said(
+    admin: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, pages = admin
+    listed = [summary_document(each) for each in summaries(batches())]
+    pages["/traces"] = {"traces": listed}
+    for summary in listed:
+        found = find(batches(), summary["trace_id"])
+        assert found is not None
+        pages[f"/traces/{summary['trace_id']}"] = trace_document(found)
+    age = time.time() - 1_790_000_000
+    monkeypatch.setattr(report_source, "_TRACES", len(listed))
+    assert from_admin(url, age + 60)
+    assert f"the latest {len(listed)} traces are read" in capsys.readouterr().err
+    assert from_admin(url, age - 60) == []
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(report_source, "_TRACES", len(listed) + 1)
+    assert from_admin(url, age + 60)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_proxy_that_is_not_there(admin: tuple[str, dict[str, Any]]) -> None:
