@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 STEP: Final = 0.05  # seconds between two looks
 
-LONGEST_NS: Final = 3_000_000_000
+LONGEST_NS: Final = 5_000_000_000
 """No worker rests longer (`allowance.LONGEST_NS`); where one seems to, its clock or ours was set."""
-SILENT_NS: Final = 5_000_000_000
+SILENT_NS: Final = 10_000_000_000
 """A worker that has said nothing for so long is no more: it says something every second (`handover.LOOK`)."""
-IDLE_NS: Final = 3_000_000_000
-"""A worker that has shown nothing for so long is not waited for while another rests: the first that it shows then may
-be missing. Else one proxy without traffic would have all others pay for taps."""
+IDLE_NS: Final = 6_000_000_000
+"""A worker that has shown nothing for so long, which is longer than any rest, is not waited for while another rests:
+the first that it shows then may be missing. Else one proxy without traffic would have all others pay for taps."""
 AFTER_NS: Final = 50_000_000
 """So long after a worker has said so acknowledgements may still be on their way (`join.LATE_NS`)."""
 EARLY_NS: Final = 50_000_000
@@ -53,7 +53,7 @@ class Resting:
 
     def __init__(self) -> None:
         self._workers: dict[bytes, _Said] = {}
-        self._early_ns = EARLY_NS
+        self._early_ns = EARLIEST_NS  # as long as nothing is known of it
         self._times: deque[tuple[int, int]] = deque(maxlen=_TIMES)
         self._since_ns = 0  # when they were, if they are
         self.seconds = 0.0
@@ -123,7 +123,7 @@ class Resting:
             begun, self._since_ns = time.monotonic(), now_ns
             try:
                 await attend(False)
-                while (left_ns := self.left_ns(time.time_ns())) > 0:  # noqa: ASYNC110 - also a time
+                while (left_ns := self.left_ns(time.time_ns())) > 0 and not behind():  # noqa: ASYNC110 - and a time
                     await asyncio.sleep(min(STEP, left_ns / 1e9))
             finally:
                 back = time.monotonic()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 STEP: Final = 0.05  # seconds between two looks at rings, which hold so long 1.8 million packets/s, and what is due
 GATHER_NS: Final = 400_000_000
 """So long what is due waits for more of it: to wake for each few costs more than they do."""
+MANY: Final = 2048  # records that wait: while there are more to join, taps would not be back in time
 SLICE: Final = 0.02  # seconds of joining before records, packets and pages have their turn
 TICK: Final = 0.25  # seconds between two looks at the exporter, old packets and the socket's file
 LEAVE_OUT: Final = 1.0  # seconds between two looks for packets that are nobody's
@@ -149,7 +150,7 @@ class Service:
                 for way in self._plan.look.every():
                     self._open(way)
             say(f"wire {self._plan.socket}")
-            resting = self._resting.keep(self._taps.attend, lambda: self._joining.due(time.time_ns() - 2 * GATHER_NS))
+            resting = self._resting.keep(self._taps.attend, lambda: self._joining.pending > MANY)
             tasks = [loop.create_task(each) for each in (self._tick(), self._keep_house(), resting)]
             await self._stopping.wait()
             for task in tasks:

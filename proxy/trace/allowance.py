@@ -6,7 +6,7 @@ the wire could not join them all. So requests are shown in a row until the allow
 while: meanwhile the wire can set its taps aside, which cost every packet that passes them, whether it is taken or not.
 
 The next row begins at an instant that all workers of a host find by themselves and that no period of the traffic
-meets again and again: every second or so, put off by a part of the hash of its number.
+meets again and again: every two seconds or so, put off by a part of the hash of its number.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 BURST: Final = 4096
 """What is shown in a row after a calm time: a fifth of a second of the wire's time, and an eighth of what it has room
 for (`layers.joining.MOST`)."""
-PERIOD_NS: Final = 1 << 30
-"""From one row to the next, 1.07 s on average and 1.6 at most."""
-LONGEST_NS: Final = 3_000_000_000
+PERIOD_NS: Final = 1 << 31
+"""From one row to the next, 2.1 s on average and 3.2 at most: taps are there for some 0.2 s more than a row lasts."""
+LONGEST_NS: Final = 5_000_000_000
 """No rest is longer, at one request a second; a clock that was set back makes one seem so."""
-UNTOLD: Final = 30
+UNTOLD: Final = 15
 """Rests in a row, some 30 s, that could not be told of because a request went on. Its packets are kept no longer than
 that (`layers.joining.KEPT_NS`), so that it is not waited for any more."""
 
-_SHIFT: Final = 30
+_SHIFT: Final = 31
 _LOW: Final = 0xFFFF  # bits of a number that are hashed
 _HASH: Final = 40_503  # 2**16 over the golden ratio (Knuth, The Art of Computer Programming, 6.4)
 _MIDDLE: Final = 8  # of its square: multiples alone have three distances (Knuth, theorem 6.4 S)
-_SPREAD: Final = 13  # 16 bits to 29: half a period
+_SPREAD: Final = 14  # 16 bits to 30: half a period
 _SECOND_NS: Final = 1_000_000_000
 
 

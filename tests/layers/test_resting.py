@@ -22,6 +22,7 @@ REST = 1_000_000_000
 def told(*rests: int) -> Resting:
     """Of workers that rest for so long from `NOW`, 0 for one that shows."""
     one = Resting()
+    one._early_ns = EARLY_NS
     for number, rest in enumerate(rests):
         one.heard(Head(b"worker %d" % number, NOW + rest if rest else 0), True, NOW)
     return one
@@ -31,10 +32,17 @@ def test_its_bounds_are_those_of_the_proxy() -> None:
     assert LONGEST_NS == allowance.LONGEST_NS
     assert SILENT_NS > 2e9 * handover.LOOK
     assert AFTER_NS == LATE_NS
+    assert LONGEST_NS < IDLE_NS < SILENT_NS
 
 
 def test_nobody_known_is_nobody_who_rests() -> None:
     assert Resting().until_ns(NOW) == 0
+
+
+def test_the_first_time_there_is_more_of_it() -> None:
+    one = Resting()
+    one.heard(Head(b"worker 0", NOW + REST), True, NOW)
+    assert one.until_ns(NOW + AFTER_NS) == NOW + REST - EARLIEST_NS
 
 
 def test_one_that_rests() -> None:
@@ -122,6 +130,7 @@ async def kept(one: Resting, taps: Taps, seconds: float, behind: Callable[[], bo
 
 def resting_now(seconds: float = 0.5) -> tuple[Resting, int]:
     one, now = Resting(), time.time_ns()
+    one._early_ns = EARLY_NS
     one.heard(Head(b"worker 0", now + int(seconds * 1e9)), True, now - AFTER_NS)
     return one, now + int(seconds * 1e9)
 
@@ -161,6 +170,18 @@ async def test_not_while_there_is_too_much_to_do() -> None:
     taps = Taps()
     await kept(one, taps, 0.3, lambda: True)
     assert taps.said == []
+
+
+async def test_they_are_put_back_early_where_much_comes_meanwhile() -> None:
+    one, until = resting_now(2.0)
+    taps, much = Taps(), [False]
+    task = asyncio.create_task(kept(one, taps, 0.6, lambda: much[0]))
+    await asyncio.sleep(0.2)
+    assert taps.said == [False]
+    much[0] = True
+    await task
+    assert taps.said == [False, True]
+    assert one._times[-1][1] < until - 1_000_000_000
 
 
 async def test_they_are_put_back_where_it_ends_or_fails() -> None:
