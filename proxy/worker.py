@@ -237,7 +237,8 @@ class Worker:
                 _guard(pool.sweep, loop_time)
         self.pools = [pool for pool in self.pools if not pool.retired or pool.open or pool.waiting]
         self.settle()
-        self.handover.busy = self.allowance.busy
+        now_ns = time.time_ns()
+        self.handover.busy = self.allowance.busy(now_ns)
         if self.handover.listening:
             # Here, and where many wait: nobody is in a hurry, and each datagram wakes the wire.
             self.handover.flush()
@@ -245,7 +246,7 @@ class Worker:
         self.connector.divide(listening)
         self.watching = self.kernel or listening
         if listening:
-            self.allowance.listen(time.time_ns())
+            self.allowance.listen(now_ns)
         else:
             self.allowance.close()
         if self.exporter is not None:

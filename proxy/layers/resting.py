@@ -8,6 +8,7 @@ can do, and what it shows to the wire then are rows of requests with pauses betw
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from proxy.trace.handover import Head
 
+_log: Final = logging.getLogger(__name__)
+
 STEP: Final = 0.05  # seconds between two looks
+AGAIN: Final = 1.0  # seconds after what has failed
 
 LONGEST_NS: Final = 5_000_000_000
 """No worker rests longer (`allowance.LONGEST_NS`); where one seems to, its clock or ours was set."""
@@ -34,7 +38,9 @@ EARLIEST_NS: Final = 300_000_000
 """And at most so long, or no rest would ever be worth it again."""
 WORTH_NS: Final = 100_000_000
 """For less of a rest nothing is done."""
-_TIMES: Final = 64  # in which they were, remembered: half a minute; records are joined within two seconds
+KEPT_NS: Final = 60_000_000_000
+"""So long it is remembered when taps were aside; an attempt that is joined began some 30 s before at most
+(`joining.KEPT_NS`)."""
 _WORKERS: Final = 4096  # that are known; while there are more, nothing is set aside
 
 
@@ -54,8 +60,9 @@ class Resting:
     def __init__(self) -> None:
         self._workers: dict[bytes, _Said] = {}
         self._early_ns = EARLIEST_NS  # as long as nothing is known of it
-        self._times: deque[tuple[int, int]] = deque(maxlen=_TIMES)
+        self._times: deque[tuple[int, int]] = deque()
         self._since_ns = 0  # when they were, if they are
+        self._begun = 0.0  # of the same, by the monotonic clock
         self.seconds = 0.0
 
     def __repr__(self) -> str:
@@ -114,22 +121,36 @@ class Resting:
 
     async def keep(self, attend: Callable[[bool], Awaitable[None]], behind: Callable[[], bool]) -> None:
         """Set taps aside whenever it can be, until cancelled: ``attend`` puts them back with True, and ``behind`` says
-        that there is too much to do for being back in time."""
+        that there is too much to do for being back in time, or nothing to be set aside.
+
+        What fails is logged, and goes on a second later: taps that are not known to be back are aside."""
         while True:
             await asyncio.sleep(STEP)
-            now_ns = time.time_ns()
-            if not self.until_ns(now_ns) or behind():
-                continue
-            begun, self._since_ns = time.monotonic(), now_ns
             try:
-                await attend(False)
-                while (left_ns := self.left_ns(time.time_ns())) > 0 and not behind():  # noqa: ASYNC110 - and a time
-                    await asyncio.sleep(min(STEP, left_ns / 1e9))
-            finally:
-                back = time.monotonic()
-                await attend(True)
-                done = time.monotonic()
-                self._early_ns = min(max(int(2e9 * (done - back)), EARLY_NS), EARLIEST_NS)
-                self.seconds += done - begun
-                self._times.append((self._since_ns, time.time_ns()))
-                self._since_ns = 0
+                if self.aside:
+                    await self._back(attend)
+                elif self.until_ns(time.time_ns()) and not behind():
+                    await self._once(attend, behind)
+            except Exception:
+                _log.exception("taps cannot be set aside, or put back")
+                await asyncio.sleep(AGAIN)
+
+    async def _once(self, attend: Callable[[bool], Awaitable[None]], behind: Callable[[], bool]) -> None:
+        self._begun, self._since_ns = time.monotonic(), time.time_ns()
+        try:
+            await attend(False)
+            while (left_ns := self.left_ns(time.time_ns())) > 0 and not behind():  # noqa: ASYNC110 - and a time
+                await asyncio.sleep(min(STEP, left_ns / 1e9))
+        finally:
+            await self._back(attend)
+
+    async def _back(self, attend: Callable[[bool], Awaitable[None]]) -> None:
+        begun = time.monotonic()
+        await attend(True)
+        done, now_ns = time.monotonic(), time.time_ns()
+        self._early_ns = min(max(int(2e9 * (done - begun)), EARLY_NS), EARLIEST_NS)
+        self.seconds += done - self._begun
+        self._times.append((self._since_ns, now_ns))
+        while self._times[0][1] < now_ns - KEPT_NS:
+            self._times.popleft()
+        self._since_ns = 0

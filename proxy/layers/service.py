@@ -150,7 +150,7 @@ class Service:
                 for way in self._plan.look.every():
                     self._open(way)
             say(f"wire {self._plan.socket}")
-            resting = self._resting.keep(self._taps.attend, lambda: self._joining.pending > MANY)
+            resting = self._resting.keep(self._taps.attend, lambda: not self._taps or self._joining.pending > MANY)
             tasks = [loop.create_task(each) for each in (self._tick(), self._keep_house(), resting)]
             await self._stopping.wait()
             for task in tasks:

@@ -168,16 +168,23 @@ class Taps:
             tap.since_ns = time.time_ns()
 
     async def attend(self, attending: bool) -> None:
-        """Set every tap aside, so that what passes costs nothing and is not seen, or put them back."""
-        taps = list(self._taps.items())
+        """Set every tap aside, so that what passes costs nothing and is not seen, or put them back.
+
+        One of which that cannot be done is closed: the next record that needs it opens it anew.
+        """
         loop = asyncio.get_running_loop()
-        jobs = [loop.run_in_executor(self._binders, tap.ring.attend, attending) for _, tap in taps]
-        for (slot, tap), problem in zip(taps, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
+
+        async def bind(tap: _Tap) -> None:
+            await loop.run_in_executor(self._binders, tap.ring.attend, attending)
+
+        taps = list(self._taps.items())
+        problems = await asyncio.gather(*(bind(tap) for _, tap in taps), return_exceptions=True)
+        for (slot, tap), problem in zip(taps, problems, strict=True):
             if not isinstance(problem, Exception) or self._taps.get(slot) is not tap:
                 continue
             log.warning("%s: %s", tap.interface.name, problem)
             if not isinstance(problem, InterfaceDown):  # that one sees packets again once it is up
-                self.close(slot)  # and is opened anew for the next record that needs it
+                self.close(slot)
 
     def _read(self, slot: int, tap: _Tap) -> bool:
         """Hear some blocks of a ring; whether there may be more."""

@@ -14,6 +14,7 @@ cdef class Allowance:
     cdef long long _rate
     cdef long long _rest_ns
     cdef long long _since_ns
+    cdef long long _taken_ns
     cdef bint _told
     cdef long long _untold
     cdef public long long spared
@@ -21,6 +22,7 @@ cdef class Allowance:
     cpdef bint take(self, long long now_ns) except *
     cdef void _grant(self, long long now_ns) except *
     cdef void _renew(self, long long now_ns) except *
+    cpdef bint busy(self, long long now_ns) except *
     cpdef void ended(self) except *
     cpdef long long resting(self) except -1
     cpdef void listen(self, long long now_ns) except *

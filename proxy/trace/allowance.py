@@ -20,9 +20,10 @@ PERIOD_NS: Final = 1 << 31
 """From one row to the next, 2.1 s on average and 3.2 at most: taps are there for some 0.2 s more than a row lasts."""
 LONGEST_NS: Final = 5_000_000_000
 """No rest is longer, at one request a second; a clock that was set back makes one seem so."""
-UNTOLD: Final = 15
-"""Rests in a row, some 30 s, that could not be told of because a request went on. Its packets are kept no longer than
-that (`layers.joining.KEPT_NS`), so that it is not waited for any more."""
+KEPT_NS: Final = 30_000_000_000
+"""A request that goes on for longer is not waited for: its packets are not kept (`layers.joining.KEPT_NS`)."""
+UNTOLD: Final = KEPT_NS // PERIOD_NS + 1
+"""Rests in a row that could not be told of because a request went on."""
 
 _SHIFT: Final = 31
 _LOW: Final = 0xFFFF  # bits of a number that are hashed
@@ -50,7 +51,18 @@ class Allowance:
     ``spared`` counts those that were not picked. Before `listen` and after `close` none is, nor counted.
     """
 
-    __slots__ = ("_left", "_listening", "_open", "_rate", "_rest_ns", "_since_ns", "_told", "_untold", "spared")
+    __slots__ = (
+        "_left",
+        "_listening",
+        "_open",
+        "_rate",
+        "_rest_ns",
+        "_since_ns",
+        "_taken_ns",
+        "_told",
+        "_untold",
+        "spared",
+    )
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -58,6 +70,7 @@ class Allowance:
         self._since_ns = 0  # when they were granted
         self._rest_ns = 0  # until when none is; 0: it shows
         self._open = 0  # picked, and not over yet
+        self._taken_ns = 0  # when one was picked last
         self._told = False  # of this rest
         self._untold = 0  # rests in a row
         self._listening = False
@@ -79,6 +92,7 @@ class Allowance:
             self._renew(now_ns)
         self._left -= 1
         self._open += 1
+        self._taken_ns = now_ns
         if not self._left:
             if now_ns - self._since_ns >= PERIOD_NS:
                 self._grant(now_ns)  # they have lasted: no more come than are allowed
@@ -100,10 +114,9 @@ class Allowance:
             self._open = 0
         self._told = False
 
-    @property
-    def busy(self) -> bool:
-        """Whether one that was picked is under way."""
-        return self._open > 0
+    def busy(self, now_ns: int) -> bool:
+        """Whether one that was picked is under way, and may be joined once it is over."""
+        return self._open > 0 and now_ns - self._taken_ns < KEPT_NS
 
     def ended(self) -> None:
         """One that was picked is over."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.layers import joining, resting
 from proxy.layers.join import LATE_NS
 from proxy.layers.resting import AFTER_NS, EARLIEST_NS, EARLY_NS, IDLE_NS, LONGEST_NS, SILENT_NS, WORTH_NS, Resting
 from proxy.trace import allowance, handover
@@ -33,6 +35,7 @@ def test_its_bounds_are_those_of_the_proxy() -> None:
     assert SILENT_NS > 2e9 * handover.LOOK
     assert AFTER_NS == LATE_NS
     assert LONGEST_NS < IDLE_NS < SILENT_NS
+    assert allowance.KEPT_NS == joining.KEPT_NS < resting.KEPT_NS
 
 
 def test_nobody_known_is_nobody_who_rests() -> None:
@@ -107,28 +110,35 @@ def test_never_while_one_shows(rests: list[int], later: int) -> None:
 
 
 class Taps:
-    def __init__(self, takes: float = 0.0, fail: bool = False) -> None:
+    def __init__(self, takes: float = 0.0, fails: Sequence[int] = ()) -> None:
         self.said: list[bool] = []
         self._takes = takes
-        self._fail = fail
+        self._fails = fails  # numbers of calls
 
     async def attend(self, attending: bool) -> None:
         self.said.append(attending)
+        if len(self.said) in self._fails:
+            raise OSError("no more")
         if attending:
             await asyncio.sleep(self._takes)
-        elif self._fail:
-            raise OSError("no more")
 
 
-async def kept(one: Resting, taps: Taps, seconds: float, behind: Callable[[], bool] = lambda: False) -> None:
+@contextlib.asynccontextmanager
+async def kept(one: Resting, taps: Taps, behind: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
     task = asyncio.create_task(one.keep(taps.attend, behind))
-    await asyncio.sleep(seconds)
+    yield
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, OSError):
+    with pytest.raises(asyncio.CancelledError):
         await task
 
 
-def resting_now(seconds: float = 0.5) -> tuple[Resting, int]:
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for it; the tests' own time limit ends what never comes."""
+    while not what():
+        await asyncio.sleep(0.01)
+
+
+def resting_now(seconds: float) -> tuple[Resting, int]:
     one, now = Resting(), time.time_ns()
     one._early_ns = EARLY_NS
     one.heard(Head(b"worker 0", now + int(seconds * 1e9)), True, now - AFTER_NS)
@@ -136,99 +146,109 @@ def resting_now(seconds: float = 0.5) -> tuple[Resting, int]:
 
 
 async def test_taps_are_set_aside_and_put_back_in_time() -> None:
-    one, until = resting_now()
+    one, then = resting_now(1.5)
     taps = Taps()
-    await kept(one, taps, 0.7)
-    assert taps.said == [False, True]
-    ((since, back),) = one._times
-    assert until - 500_000_000 <= since < back
-    assert one.seconds > 0.1
-    assert not one.aside
+    async with kept(one, taps):
+        await until(lambda: one.aside)
+        assert one.covers(then, then)  # it is not known until when
+        await until(lambda: not one.aside)
+    assert taps.said[:2] == [False, True]
+    since, back = one._times[0]
+    assert then - 1_500_000_000 <= since < back
+    assert one.seconds > 0
     assert one.covers(since - 2, since)
-    assert one.covers(back, back + 2)
+    assert one.covers(back, back)
     assert not one.covers(since - 2, since - 1)
-    assert not one.covers(back + 1, back + 2)
 
 
 async def test_a_worker_that_shows_something_again_has_them_put_back() -> None:
-    one, until = resting_now(2.0)
+    one, then = resting_now(4.0)
     taps = Taps()
-    task = asyncio.create_task(kept(one, taps, 0.6))
-    await asyncio.sleep(0.2)
-    assert taps.said == [False]
-    assert one.aside
-    assert one.covers(until, until)  # it is not known until when
-    assert not one.covers(until - 3_000_000_000, until - 2_500_000_000)
-    one.heard(Head(b"another", 0), True, time.time_ns())
-    await task
+    async with kept(one, taps):
+        await until(lambda: taps.said == [False])
+        one.heard(Head(b"another", 0), True, time.time_ns())
+        await until(lambda: not one.aside)
     assert taps.said == [False, True]
-    assert one._times[-1][1] < until - 1_000_000_000
-
-
-async def test_not_while_there_is_too_much_to_do() -> None:
-    one, _ = resting_now()
-    taps = Taps()
-    await kept(one, taps, 0.3, lambda: True)
-    assert taps.said == []
-
-
-async def test_they_are_put_back_early_where_much_comes_meanwhile() -> None:
-    one, until = resting_now(2.0)
-    taps, much = Taps(), [False]
-    task = asyncio.create_task(kept(one, taps, 0.6, lambda: much[0]))
-    await asyncio.sleep(0.2)
-    assert taps.said == [False]
-    much[0] = True
-    await task
-    assert taps.said == [False, True]
-    assert one._times[-1][1] < until - 1_000_000_000
-
-
-async def test_they_are_put_back_where_it_ends_or_fails() -> None:
-    one, _ = resting_now(2.0)
-    taps = Taps()
-    await kept(one, taps, 0.2)
-    assert taps.said == [False, True]
-    one, _ = resting_now(2.0)
-    taps = Taps(fail=True)
-    await kept(one, taps, 0.2)
-    assert taps.said[:2] == [False, True]
+    assert one._times[-1][1] < then - 1_000_000_000
 
 
 async def test_one_that_ends_its_rest_earlier_is_obeyed() -> None:
-    one, until = resting_now(2.0)
+    one, then = resting_now(4.5)
     taps = Taps()
-    task = asyncio.create_task(kept(one, taps, 0.8))
-    await asyncio.sleep(0.2)
-    one.heard(Head(b"another", until - 1_500_000_000), True, time.time_ns())
-    await task
+    async with kept(one, taps):
+        await until(lambda: taps.said == [False])
+        one.heard(Head(b"another", time.time_ns() + 300_000_000), True, time.time_ns())
+        await until(lambda: not one.aside)
+    assert one._times[0][1] < then - 1_000_000_000
+
+
+async def test_they_are_put_back_early_where_much_comes_meanwhile() -> None:
+    one, then = resting_now(4.0)
+    taps, much = Taps(), [False]
+    async with kept(one, taps, lambda: much[0]):
+        await until(lambda: taps.said == [False])
+        much[0] = True
+        await until(lambda: not one.aside)
+        await asyncio.sleep(0.2)
     assert taps.said == [False, True]
-    assert one._times[-1][1] < until - 1_450_000_000
+    assert one._times[-1][1] < then - 1_000_000_000
 
 
-async def test_what_is_under_way_is_traffic() -> None:
-    one, _ = resting_now(2.0)
-    one.heard(Head(b"another", 0, busy=True), False, time.time_ns())
+@pytest.mark.parametrize("busy", [True, False])
+async def test_not_while_something_is_under_way_or_there_is_too_much_to_do(busy: bool) -> None:
+    one, _ = resting_now(4.0)
+    if busy:
+        one.heard(Head(b"another", 0, busy=True), False, time.time_ns())
     taps = Taps()
-    await kept(one, taps, 0.3)
+    async with kept(one, taps, lambda: not busy):
+        await asyncio.sleep(0.3)
     assert taps.said == []
 
 
-async def test_a_tap_that_is_late_is_late_for_what_it_covers() -> None:
+async def test_they_are_put_back_where_it_ends() -> None:
+    one, _ = resting_now(4.0)
+    taps = Taps()
+    async with kept(one, taps):
+        await until(lambda: taps.said == [False])
+    assert taps.said == [False, True]
+
+
+@pytest.mark.parametrize(("fails", "said"), [([1], [False, True]), ([2], [False, True, True])])
+async def test_what_fails_is_logged_and_taps_come_back(
+    fails: Sequence[int], said: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resting, "AGAIN", 0.1)
     one, _ = resting_now(0.4)
-    taps = Taps(takes=0.2)
-    task = asyncio.create_task(kept(one, taps, 0.8))
-    await asyncio.sleep(0.45)
-    assert one.aside  # put back, and the kernel has not said so
-    assert one.covers(time.time_ns(), time.time_ns())
-    await task
-    assert one._times[-1][1] - one._times[-1][0] > 400_000_000
+    taps = Taps(fails=fails)
+    async with kept(one, taps):
+        await until(lambda: len(taps.said) >= len(said))
+        await until(lambda: not one.aside)
+    assert taps.said[: len(said)] == said
+    assert caplog.messages == ["taps cannot be set aside, or put back"]
+
+
+async def test_a_tap_that_is_late_is_late_for_what_it_covers() -> None:
+    one, _ = resting_now(0.5)
+    taps = Taps(takes=1.0)
+    async with kept(one, taps):
+        await until(lambda: taps.said == [False, True])
+        assert one.covers(time.time_ns(), time.time_ns())  # the kernel has not said so
+        await until(lambda: not one.aside)
+    assert one._times[-1][1] - one._times[-1][0] > 1_000_000_000
+    assert one._early_ns == EARLIEST_NS
 
 
 async def test_where_that_takes_long_it_is_begun_earlier() -> None:
-    one, _ = resting_now(0.4)
-    await kept(one, Taps(takes=0.1), 0.6)
-    assert one._early_ns >= 200_000_000
-    one, _ = resting_now(0.4)
-    await kept(one, Taps(takes=0.4), 0.9)
-    assert one._early_ns == EARLIEST_NS
+    one, _ = resting_now(0.5)
+    taps = Taps(takes=0.1)
+    async with kept(one, taps):
+        await until(lambda: len(one._times) > 0)
+    assert 200_000_000 <= one._early_ns <= EARLIEST_NS
+
+
+async def test_what_is_long_past_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = resting_now(0.5)
+    one._times.append((NOW, time.time_ns() - resting.KEPT_NS))
+    async with kept(one, Taps()):
+        await until(lambda: bool(one._times) and one._times[0][0] != NOW)
+    assert len(one._times) == 1

@@ -224,12 +224,15 @@ async def test_all_are_set_aside_and_put_back(bench: Bench) -> None:
 async def test_one_that_cannot_be_put_back_is_closed_and_the_others_are(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.taps.use([interface(number) for number in (1, 2, 3)], 0.0)
+    bench.taps.use([interface(number) for number in (1, 2, 3, 4)], 0.0)
     bench.rings[1].refusal = NoInterface("there is no interface 1")
     bench.rings[2].refusal = InterfaceDown("interface 2 is down")
+    bench.rings[4].refusal = RuntimeError("can't start new thread")
     with caplog.at_level("WARNING"):
         await bench.taps.attend(True)
-    assert bench.gone == [(0, "veth1")]
+    assert bench.gone == [(0, "veth1"), (3, "veth4")]
     assert (bench.rings[1].closed, bench.rings[2].closed) == (True, False)
     assert bench.rings[3].attended == [True]
-    assert sorted(caplog.messages) == ["veth1: there is no interface 1", "veth2: interface 2 is down"]
+    assert sorted(caplog.messages) == [
+        "veth1: there is no interface 1", "veth2: interface 2 is down", "veth4: can't start new thread",
+    ]  # fmt: skip

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(240)]
 RATE = 50
 REQUESTS = 10_000  # in one load, some two seconds
 LOADS = 16  # at most
+REST = 4.0  # seconds: none is longer, and what was shown before has come
 RESTED = 3.0  # seconds in which taps were set aside, until it is enough
 ASIDE = "88b5"  # the protocol of a packet socket that takes none
 
@@ -27,12 +28,14 @@ def protocols() -> list[str]:
 
 
 def test_taps_are_set_aside_under_load_and_what_is_shown_is_joined(tmp_path: Path) -> None:
+    before = protocols()
     with laboratory("wrest", "bridge") as lab, Wired(lab, tmp_path, rate=RATE) as wired:
+        others = [protocol for protocol in before if protocol != ASIDE]
         aside, answered, counts = 0, [], wired.counts()
         for mark in range(1, LOADS):
             load = wired.begin_load(REQUESTS, 16, "small", mark)
             while load.running:
-                aside += set(protocols()) == {ASIDE}
+                aside += sorted(protocols()) == sorted([*others, ASIDE, ASIDE])
                 time.sleep(0.02)
             answered.append(wired.answers(load, mark))
             counts = wired.counts()
@@ -40,12 +43,13 @@ def test_taps_are_set_aside_under_load_and_what_is_shown_is_joined(tmp_path: Pat
                 break
         assert counts["rested_seconds"] > RESTED, counts
         assert aside
+        time.sleep(REST)
         counts = wired.settled(BURST)
         wired.collector.wait(lambda span: span.name == "wire", int(counts["joined"]), "all that were joined")
         received = int(counts["records_received"])
         assert BURST < received < REQUESTS
         # The first rest ends late where thousands are joined meanwhile.
-        assert counts["joined"] >= 0.9 * received, missing(counts)
+        assert counts["joined"] >= 0.8 * received, missing(counts)
         assert not missing(counts).keys() - {"missing/rested", "missing/no-anchor"}, missing(counts)
         windows = 0
         for mark, load_of_it in enumerate(answered, 1):
@@ -53,7 +57,6 @@ def test_taps_are_set_aside_under_load_and_what_is_shown_is_joined(tmp_path: Pat
             windows += check(load_of_it, wires, children)  # nothing that was seen in part is told as whole
         assert windows > received / 2
         # Afterwards there is time for everything, and nothing is set aside.
-        time.sleep(2.0)
         later = wired.load(20, 2, "small", LOADS)
         after = wired.settled(received + len(later))
         assert after["joined"] == counts["joined"] + len(later), missing(after)

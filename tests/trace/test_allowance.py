@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.trace.allowance import BURST, LONGEST_NS, PERIOD_NS, UNTOLD, Allowance, next_row
+from proxy.trace.allowance import BURST, KEPT_NS, LONGEST_NS, PERIOD_NS, UNTOLD, Allowance, next_row
 
 SECOND = 1_000_000_000
 NOW = 1_790_000_000 * SECOND
@@ -106,6 +106,16 @@ def test_a_request_that_goes_on_for_long_is_waited_for_some_time_only() -> None:
         if row < UNTOLD:
             assert not told
     assert told == UNTOLD
+
+
+def test_it_is_busy_for_as_long_as_what_goes_on_may_be_joined() -> None:
+    one = listening(100)
+    assert not one.busy(NOW)
+    assert one.take(NOW)
+    assert one.busy(NOW + KEPT_NS - 1)
+    assert not one.busy(NOW + KEPT_NS)
+    one.ended()
+    assert not one.busy(NOW)
 
 
 def test_workers_begin_their_rows_together() -> None:
