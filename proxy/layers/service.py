@@ -105,6 +105,7 @@ class Service:
         self._switching: Final = None if plan.switch is None else Switching(plan.switch, self._complaints.make)
         self._proofs: Final = None if plan.ipfix is None else Proofs()
         self._collector: ipfix.Collector | None = None
+        self._resting: Final = Resting()
         self._joining: Final = Joining(
             self._tally,
             self._resolve,
@@ -114,12 +115,11 @@ class Service:
             None if self._switching is None else self._switching.describe,
             None if self._proofs is None else self._proofs.of,
             lambda: self._taps.rest(),
-            lambda since_ns, until_ns: self._resting.covers(since_ns, until_ns),
+            self._resting.covers,
         )
         ports = None if plan.ports is None else (plan.ports.low, plan.ports.high)
         self._taps: Final = Taps(program(ports), self._joining.hear, self._gone)
         self._widening: Final = Widening(plan.ports, plan.widen, lambda chosen: self._taps.select(chosen))
-        self._resting: Final = Resting()
         self._known: dict[tuple[bytes, bytes], Resolved] = {}  # by local and peer address, until packets are heard
         self._stopping: Final = asyncio.Event()
         self._said: dict[str, int] = {}
