@@ -13,11 +13,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import socket
 import struct
 import threading
+from array import array
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Self
 
@@ -166,8 +168,8 @@ class Ring:
         count, rest = divmod(len(program), _INSTRUCTION)
         if not count or rest:
             raise ValueError(f"a filter of {len(program)} bytes; it is one or more instructions of {_INSTRUCTION}")
-        kept = ctypes.create_string_buffer(program, len(program))
-        fprog = struct.pack("@HP", count, ctypes.addressof(kept))  # struct sock_fprog
+        kept = array("B", program)
+        fprog = struct.pack("@HP", count, kept.buffer_info()[0])  # struct sock_fprog
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
         except OSError as error:
@@ -258,8 +260,7 @@ def _open_in(netns_fd: int) -> socket.socket:
     def enter() -> None:
         # A namespace is entered by a thread. One of its own never comes back, and so cannot fail to.
         try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(netns_fd, _CLONE_NEWNET):
+            if _libc().setns(netns_fd, _CLONE_NEWNET):
                 code = ctypes.get_errno()
                 if code == errno.EPERM:
                     raise NotPermitted(
@@ -295,13 +296,18 @@ def _open() -> socket.socket:
 def _bind(tap: socket.socket, ifindex: int, protocol: int) -> None:
     """By number: socket.bind() takes names, which may change in between."""
     address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(protocol), ifindex, 0, 0, 0, b"")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.bind(tap.fileno(), address, len(address)):
+    if _libc().bind(tap.fileno(), address, len(address)):
         raise _refusal(ctypes.get_errno(), ifindex, tap)
     # An interface that is down can be bound to, and is no error before it is asked for.
     code = tap.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise _refusal(code, ifindex, tap)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """One: each has classes of its own, which are cycles, and a tap is bound twice a second (`attend`)."""
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _exists(tap: socket.socket, ifindex: int) -> bool:
