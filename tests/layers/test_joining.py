@@ -112,6 +112,22 @@ def test_a_record_waits_for_its_packets_and_becomes_spans_once() -> None:
     assert backend.span_id == otlp.span_id(record.trace_id, record.span_id, "backend", "")
 
 
+def test_places_whose_names_make_one_key_share_it() -> None:
+    # OpenTelemetry: the keys of a span's attributes are unique.
+    bench = Bench()
+    taps = tuple(Interface(f"tap{number}", number) for number in range(3))
+    bench.way = Resolved((0, 1, 2), Way(taps, ("br.0", "br-0")), 0)
+    net, (record,) = run(Ask(), hops=[Hop(), Hop(), Hop(), Hop()])
+    bench.joining.add(record)
+    bench.hear(net)
+    bench.joining.step(record.end_ns + WAIT_NS, 1.0)
+    wire = bench.spans()[0]
+    keys = [item.key for item in wire.attributes]
+    assert len(keys) == len(set(keys))
+    spent = [int(str(value)) for key, value in attributes(wire).items() if key.startswith("spanway.wire.us.")]
+    assert abs(sum(spent) - (record.end_ns - record.write_ns) // 1000) <= len(spent)
+
+
 def test_where_there_is_no_time_to_rest_packets_have_their_turn() -> None:
     bench = Bench()
     net, records = run(*(Ask() for _ in range(3)))
