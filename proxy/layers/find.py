@@ -33,6 +33,7 @@ PATCHES: Final = 4  # bridges in a row, as br-int and br-ex
 KEPT_S: Final = 5.0  # how long the switch's ports are remembered
 RESOLVE_S: Final = 0.3  # to wait for an answer to ARP
 _STEP_S: Final = 0.02
+_SWITCHED: Final = ("openvswitch", "tun")  # kinds of a switch's own ports, by its datapath: kernel's, in user space
 _DISCARD: Final = 9  # UDP port of RFC 863: nobody answers
 _ADDRESS_IDS: Final = ("ip-address", "ip_addresses", "ip", "ips")  # external_ids of Antrea, Kube-OVN, ovs-cni
 _MAC_IDS: Final = ("attached-mac", "attached_mac")  # external_ids, see "Integration Guide" of Open vSwitch's manual
@@ -58,6 +59,10 @@ class Found(NamedTuple):
 
 class NotFound(Exception):
     """No interface is known on the way to an address; the text says why, and what would help."""
+
+
+class Silent(NotFound):
+    """Open vSwitch does not answer, and the way may lead over it: what was found before may still be so."""
 
 
 class Tables(Protocol):
@@ -117,6 +122,7 @@ class Finder:
     ) -> None:
         self._tables: Final = tables
         self._ovs: Final = ovs
+        self._silent: OvsError | None = None
         self._resolve: Final = resolve or solicit
 
     def find(self, local: Address, peer: Address) -> Found:
@@ -131,7 +137,7 @@ class Finder:
             except NotFound as reason:
                 return Found((near.port,), (), str(reason))
         except OvsError as error:
-            raise NotFound(str(error)) from error
+            raise Silent(str(error)) from error
         except OSError as error:
             raise NotFound(f"the kernel does not tell the way to {peer}: {error.strerror}") from error
         if near.port == far.port:
@@ -170,6 +176,8 @@ class Finder:
         for port in switch.ports if switch else ():
             if str(address) in _addresses(port):
                 return self._ovs_end(port)
+        if self._silent is not None and (route is None or self._link(route.ifindex).kind in _SWITCHED):
+            raise self._silent
         if route is None:
             raise NotFound(f"this node has no route to {address}: it is not told which interface is its")
         link = self._link(route.ifindex)
@@ -188,6 +196,8 @@ class Finder:
         if bridge is not None and bridge.kind == "bridge":
             return self._bridge_end(bridge, mac, address)
         switch = self._switch()
+        if self._silent is not None:
+            raise self._silent
         own = switch.port(port.name) if switch else None
         if own is None:
             raise NotFound(f"{port.name} is no port of a bridge, nor of an Open vSwitch that can be asked here")
@@ -229,7 +239,14 @@ class Finder:
         return _End(Interface(port.name, ifindex), f"ovs {port.bridge}")
 
     def _switch(self) -> Switch | None:
-        return None if self._ovs is None else self._ovs.switch()
+        """Open vSwitch's ports; None where there is none, or ``_silent`` says why it does not tell them."""
+        if self._ovs is None or self._silent is not None:
+            return None
+        try:
+            return self._ovs.switch()
+        except OvsError as problem:
+            self._silent = problem
+            return None
 
     def _link(self, ifindex: int) -> Link:
         link = self._tables.link(ifindex)

@@ -241,7 +241,7 @@ class Joining:
         self._offer(blob, spans)
         tally.joined += 1
         tally.incomplete += found.incomplete
-        tally.verdicts[verdict.verdict] += 1
+        tally.judged(verdict.verdict)
         tally.proven += bool(proof)
         tally.spans += spans
 

@@ -17,7 +17,7 @@ import msgspec
 from proxy.admin.blame import is_proxy, is_wire
 from proxy.layers.coverage import Coverage, cover
 from proxy.trace import semconv
-from proxy.trace.semconv_wire import LOST, LOST_AT, RETRANSMITTED, SPLIT, US, VERDICT
+from proxy.trace.semconv_wire import LOST, LOST_AT, PLACE, RETRANSMITTED, SPLIT, US, VERDICT
 from proxy.trace.view import SpanView
 
 PROXY: Final = "proxy"
@@ -174,8 +174,7 @@ def _request(
             places[APPLICATION] = application
         for place, ns in places.items():
             layers[place] = layers.get(place, 0) + ns
-        if LOST.name in wire.attributes:
-            lost[str(wire.attributes.get(LOST_AT.name, "?"))] += _whole(wire.attributes, LOST.name)
+        lost += _lost(trace, wire)
         retransmitted += _whole(wire.attributes, RETRANSMITTED.name)
         if wire.duration_ns >= longest:
             longest, verdict = wire.duration_ns, str(wire.attributes.get(VERDICT.name, ""))
@@ -184,6 +183,16 @@ def _request(
     # Whatever nobody else has is the proxy's: so the layers add up to the request.
     layers[PROXY] += server.duration_ns - sum(layers.values())
     return Request(name, server.trace_id, server.duration_ns, layers, verdict, dict(lost), retransmitted)
+
+
+def _lost(trace: _Trace, wire: SpanView) -> Counter[str]:
+    """Bytes by where they vanished: each place's span says so, its two ways alike; what none does is most's place's."""
+    found: Counter[str] = Counter()
+    for place in trace.children(wire):
+        if LOST.name in place.attributes:
+            found[str(place.attributes.get(PLACE.name, "?"))] = _whole(place.attributes, LOST.name)
+    found[str(wire.attributes.get(LOST_AT.name, "?"))] += max(0, _whole(wire.attributes, LOST.name) - found.total())
+    return +found
 
 
 def _places(wire: SpanView) -> dict[str, int]:

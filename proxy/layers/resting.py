@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -60,7 +59,7 @@ class Resting:
     def __init__(self) -> None:
         self._workers: dict[bytes, _Said] = {}
         self._early_ns = EARLIEST_NS  # as long as nothing is known of it
-        self._times: deque[tuple[int, int]] = deque()
+        self._times: list[tuple[int, int]] = []
         self._since_ns = 0  # when they were, if they are
         self._begun = 0.0  # of the same, by the monotonic clock
         self.seconds = 0.0
@@ -150,7 +149,7 @@ class Resting:
         done, now_ns = time.monotonic(), time.time_ns()
         self._early_ns = min(max(int(2e9 * (done - begun)), EARLY_NS), EARLIEST_NS)
         self.seconds += done - self._begun
-        self._times.append((self._since_ns, now_ns))
-        while self._times[0][1] < now_ns - KEPT_NS:
-            self._times.popleft()
+        self._times.append((min(self._since_ns, now_ns), now_ns))
+        # Where the clock was set back, what is to come has never been.
+        self._times = [each for each in self._times if now_ns - KEPT_NS <= each[1] <= now_ns]
         self._since_ns = 0

@@ -151,11 +151,13 @@ class Service:
                     self._open(way)
             say(f"wire {self._plan.socket}")
             resting = self._resting.keep(self._taps.attend, lambda: not self._taps or self._joining.pending > MANY)
-            tasks = [loop.create_task(each) for each in (self._tick(), self._keep_house(), resting)]
-            await self._stopping.wait()
+            work = (self._stopping.wait(), self._tick(), self._keep_house(), resting)
+            tasks = [loop.create_task(each) for each in work]
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()
             await self._finish(loop)
+            await asyncio.gather(*ended)  # whatever ended by itself has failed: better none of it than a part
         finally:
             if pages is not None:
                 await pages.stop()
@@ -213,12 +215,8 @@ class Service:
             self._joining.add(record)
         else:
             self._tally.missing["port"] += 1
-            if not self._plan.widen:
-                self._complaints.make(
-                    f"the proxy has connections from ports such as {record.local_port}, which is not within "
-                    f"{self._plan.ports}: their packets are not looked at. Give --ports the proxy's (wire.ports), or "
-                    "leave --ports out"
-                )
+            if why := self._widening.refusal(record):
+                self._complaints.make(why, "port")
 
     def _resolve(self, record: Record) -> Resolved | None:
         """The taps that a connection passes, opened where they are not yet, and its way."""
@@ -249,6 +247,7 @@ class Service:
 
     def _gone(self, slot: int, name: str) -> None:
         """A tap is closed."""
+        self._tally.closed(name)
         self._known.clear()
         self._joining.closed(slot)
         self._ways.forget(name)
@@ -292,7 +291,7 @@ class Service:
         while True:
             await asyncio.sleep(TICK)
             now = loop.time()
-            self._exporter.tick(now)
+            self._complaints.guard(partial(self._exporter.tick, now))
             self._complaints.guard(self._look_after)
             if now >= next_leave:
                 next_leave = now + LEAVE_OUT
@@ -300,7 +299,7 @@ class Service:
             if now >= next_look:
                 next_look = now + LOOK
                 self._readiness.sweep(now)
-                self._widening.narrow()
+                self._complaints.guard(self._widening.narrow)
             if self._switching is not None and now >= next_read:
                 next_read = now + READ
                 self._switching.read()

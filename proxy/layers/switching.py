@@ -56,14 +56,15 @@ class Switching:
         return f"Switching({self._switch!r}, {len(self._known)} connections)"
 
     def describe(self, record: Record, way: Way) -> Mapping[str, Value] | None:
-        """What is known of a connection as attributes; None at first, which has it asked for. Never waits."""
+        """What is known of a connection as attributes; None at first, which has it asked for, and once that is too
+        long ago. Never waits."""
         key = (record.local, record.local_port, record.peer, record.peer_port)
         now = asyncio.get_running_loop().time()
         until, known = self._known.get(key, (0.0, None))
         idle = self._asking is None or self._asking.done()
         if now >= until and now >= self._silent_until and idle and (crossing := _crossing(way)) is not None:
             self._asking = asyncio.get_running_loop().create_task(self._ask(key, record, crossing))
-        return known
+        return known if now < until + RETRY_S else None  # rules may have changed
 
     async def _ask(self, key: tuple[bytes, int, bytes, int], record: Record, crossing: _Crossing) -> None:
         loop = asyncio.get_running_loop()

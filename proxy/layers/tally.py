@@ -21,6 +21,13 @@ from proxy.layers.ipfix import Reader
 from proxy.layers.joining import Frames
 from proxy.layers.ovs.counters import Sample
 from proxy.trace.ledger import ExportCounters
+from proxy.trace.semconv_wire import LOSS_AT
+
+VERDICTS: Final = 64
+"""Verdicts that are told apart: a place may be named after pods' interfaces, which come and go."""
+ELSEWHERE: Final = f"{LOSS_AT}another place"
+CLOSED: Final = "(closed)"
+"""The interface that stands for all that are not listened to any more."""
 
 
 class Moment(NamedTuple):
@@ -58,6 +65,16 @@ class Tally:
 
     def __repr__(self) -> str:
         return f"Tally({self.received} received, {self.joined} joined, {self.missing.total()} missing)"
+
+    def judged(self, verdict: str) -> None:
+        """Count an attempt by its verdict."""
+        self.verdicts[verdict if verdict in self.verdicts or len(self.verdicts) < VERDICTS else ELSEWHERE] += 1
+
+    def closed(self, interface: str) -> None:
+        """What was counted of an interface goes to `CLOSED`: pods come and go, and leave nothing behind."""
+        for counts in (self.packets, self.drops):
+            if number := counts.pop(interface, 0):
+                counts[CLOSED] += number
 
     def line(self, before: Mapping[str, int]) -> tuple[str, dict[str, int]]:
         """What has changed since ``before`` in one line ("" where nothing has), and what to compare with next time."""

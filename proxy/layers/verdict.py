@@ -28,7 +28,8 @@ _WORDS: Final = {"proxy": PROXY, CLIENT: SENDING, BACKEND: APPLICATION, BACKEND_
 class Verdict(NamedTuple):
     """``verdict`` is a value of `semconv_wire.VERDICTS`, about ``place``: of `Split.places`, or where packets vanished.
 
-    ``excess_ns``: what that place, or with loss the whole attempt, took beyond the usual. ``wait_ns``: the whole wait.
+    ``excess_ns``: what that place, with a closed window the backend, or with loss the whole attempt took beyond the
+    usual. ``wait_ns``: the whole wait.
     ``usual``: nothing was out of the ordinary, so that the verdict merely says where most of the time went.
     ``places``: nanoseconds by place, and ``medians`` what is usual, empty where nothing is known.
     """
@@ -60,9 +61,10 @@ def judge(split: Split, usual: Mapping[str, int] | None) -> Verdict:
         place = max(places, key=places.__getitem__)
         least = max(0, excess[place]) if medians else 0
         return Verdict(_word(place), place, least, wait_ns, True, places, medians)
-    if place == BACKEND and 2 * split.zero_window_ns[0] > excess[place]:
+    excess_ns = excess[place]
+    if place == BACKEND and 2 * split.zero_window_ns[0] > excess_ns:
         place = BACKEND_RECEIVE  # its window was closed: it had the time, and did not read
-    return Verdict(_word(place), place, excess.get(place, 0), wait_ns, False, places, medians)
+    return Verdict(_word(place), place, excess_ns, wait_ns, False, places, medians)
 
 
 def _word(place: str) -> str:

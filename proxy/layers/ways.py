@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from proxy.errors import SettingsError
-from proxy.layers.find import Interface, NotFound, OpenVSwitch, find
+from proxy.layers.find import Interface, NotFound, OpenVSwitch, Silent, find
 from proxy.layers.track import MOST_TAPS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -46,7 +46,11 @@ class Way(NamedTuple):
 
 
 class NoWay(Exception):
-    """Nothing is known of the way to an address; the text says why."""
+    """Nothing is known of the way to an address; the text says why. ``silent``: who knows does not answer now."""
+
+    def __init__(self, why: str, *, silent: bool = False) -> None:
+        super().__init__(why)
+        self.silent: Final = silent
 
 
 Look = Callable[[Address, Address], Way]
@@ -77,10 +81,13 @@ class Ways:
 
     async def _find(self, key: tuple[Address, Address]) -> None:
         way: Way | None = None
+        kept_s = RETRY_S
         try:
-            way = await asyncio.to_thread(self._look, *key)
+            way, kept_s = await asyncio.to_thread(self._look, *key), KEPT_S
         except NoWay as problem:
             self._unknown(str(problem))
+            if problem.silent:  # pods do not move because a switch is away; one whose interface goes is forgotten
+                _, way = self._found.get(key, (0.0, None))
         except Exception as problem:  # else each record of this backend would have it asked again, at once
             log.exception("the way to a backend could not be looked for")
             self._unknown(f"the way to {key[1]} could not be looked for: {problem!r}")
@@ -88,8 +95,7 @@ class Ways:
             self._looking.pop(key, None)
         if len(self._found) >= MOST:
             self._found.clear()
-        due = asyncio.get_running_loop().time() + (RETRY_S if way is None else KEPT_S)
-        self._found[key] = (due, way)
+        self._found[key] = (asyncio.get_running_loop().time() + kept_s, way)
         if way is not None:
             self._tell(way)
 
@@ -234,7 +240,8 @@ def found(switch: OpenVSwitch | None, said: Callable[[str], None]) -> Look:
         try:
             way = find(local, peer, switch)
         except NotFound as problem:
-            raise NoWay(f"the way to {peer} is not known: {problem}") from problem
+            silent = isinstance(problem, Silent)
+            raise NoWay(f"the way to {peer} is not known: {problem}", silent=silent) from problem
         if way.note:
             said(f"only {', '.join(each.name for each in way.interfaces)} on the way to {peer}: {way.note}")
         return Way(way.interfaces, way.between)

@@ -73,6 +73,15 @@ class Widening:
             self._choose()
         return True
 
+    def refusal(self, record: Record) -> str:
+        """What to say of one that is not taken; "" where later ones are."""
+        if self._widen:
+            return ""
+        return (
+            f"the proxy has connections from ports such as {record.local_port}, which is not within {self._ports}: their "
+            "packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
+        )
+
     def leave_out(self, count: Callable[[tuple[int, int]], Counter[int]]) -> None:
         """Look for what is none of the proxy's; ``count`` is `join.Joiner.strangers`."""
         if self._ports is None or self.peers or len(self.strangers) >= MOST_PEERS:

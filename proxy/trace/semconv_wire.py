@@ -22,7 +22,7 @@ SPLIT: Final = Attribute(
     "string",
     "",
     "wire",
-    "the segments in the order of time, as text: `proxy 12 us | link px 3 us | ovs br0 61 us | backend 1.2 ms | ..`",
+    "the segments in the order of time, as text: `proxy send 12 us | link px > 3 us | ovs br0 > 61 us | ..`",
 )
 PLACE: Final = Attribute("spanway.wire.place", "string", "", "place", "the place: `proxy`, `ovs br0`, `backend` ..")
 DIRECTION: Final = Attribute("spanway.wire.direction", "string", "", "place", "`request` or `response`")
@@ -101,7 +101,12 @@ IPFIX_OUT_PORT: Final = Attribute(
 VERDICT: Final = Attribute("spanway.wait.verdict", "string", "", "wire", "who is to blame for the wait, see below")
 VERDICT_PLACE: Final = Attribute("spanway.wait.place", "string", "", "wire", "the place that the verdict is about")
 EXCESS_US: Final = Attribute(
-    "spanway.wait.excess.us", "int", "us", "wire", "what that place took beyond the route's usual (rolling median)"
+    "spanway.wait.excess.us",
+    "int",
+    "us",
+    "wire",
+    "what that place took beyond the route's usual (rolling median); with loss the whole attempt, with a closed window "
+    "the backend",
 )
 
 US: Final = "spanway.wire.us."

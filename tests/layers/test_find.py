@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.layers import find
-from proxy.layers.find import Finder, Found, Interface, NotFound, OpenVSwitch
+from proxy.layers.find import Finder, Found, Interface, NotFound, OpenVSwitch, Silent
 from proxy.layers.netlink import Link, Route
 from proxy.layers.ovs.ovsdb import Port, Switch
 from proxy.layers.ovs.rpc import OvsError
@@ -221,8 +221,29 @@ def test_a_silent_neighbour_is_asked(monkeypatch):
     assert found.interfaces[-1] == Interface("veth7", 7)
 
 
+@pytest.mark.parametrize("kind", ["veth", ""])
+def test_a_stopped_switch_is_no_matter_to_a_way_that_does_not_lead_over_it(kind):
+    tables = Tables([link(7, "cali1", kind), link(9, "cali2", kind)], {PROXY: Route(7, False), APP: Route(9, False)})
+    assert look(tables, Ovs(stopped=True)) == Found((Interface("cali1", 7), Interface("cali2", 9)), ("node",))
+
+
+@pytest.mark.parametrize("kind", ["openvswitch", "tun"])
+def test_a_stopped_switch_may_have_the_way_that_its_own_port_leads_to(kind):
+    tables = Tables([link(7, "cali1"), link(3, "gw0", kind)], {PROXY: Route(7, False), APP: Route(3, False)})
+    with pytest.raises(Silent, match="is Open vSwitch stopped"):
+        look(tables, Ovs(stopped=True))
+
+
+def test_a_stopped_switch_may_have_the_other_end_of_the_proxys_veth():
+    with pytest.raises(Silent, match="is Open vSwitch stopped"):
+        look(
+            Tables([link(3, "px0", peer=4), link(4, "px1")], {**HERE, APP: Route(3, False)}, {(APP, 3): MAC}),
+            Ovs(stopped=True),
+        )
+
+
 def test_a_stopped_switch_and_a_refusing_kernel_are_reasons():
-    with pytest.raises(NotFound, match="is Open vSwitch stopped"):
+    with pytest.raises(Silent, match="is Open vSwitch stopped"):
         look(Tables([], {}), Ovs(stopped=True))
 
     class Refusing(Tables):

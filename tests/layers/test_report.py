@@ -90,6 +90,16 @@ def test_losses_are_told_by_place() -> None:
     assert made.coverage.incomplete == 4
 
 
+def test_what_several_places_lost_is_each_ones_own() -> None:
+    spans = request(1, {"proxy": 10, "backend": 500}, lost=("link px", 2600))
+    for number, (place, number_of) in enumerate((("link px", 1500), ("ovs br0", 1000), ("ovs br0", 1000)), 20):
+        told = {"spanway.wire.place": place, "spanway.wire.lost.bytes": number_of}
+        spans.append(view(1, number, 3, place, "INTERNAL", 60, 61, attributes=told, service="spanway-wire"))
+    (route,) = report(spans).routes
+    # 100 of them are of a place without a span.
+    assert {place: loss.bytes for place, loss in route.lost.items()} == {"link px": 1600, "ovs br0": 1000}
+
+
 def test_coverage_says_what_is_missing_and_why() -> None:
     spans = [span for number in range(100, 110) for span in request(number, {"proxy": 1, "backend": 9})]
     spans += request(50, None)

@@ -246,9 +246,10 @@ async def test_where_that_takes_long_it_is_begun_earlier() -> None:
     assert 200_000_000 <= one._early_ns <= EARLIEST_NS
 
 
-async def test_what_is_long_past_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ago_ns", [resting.KEPT_NS, -3_600_000_000_000], ids=["long past", "before a clock was set back"])
+async def test_what_has_been_is_not_kept_for_ever(ago_ns: int) -> None:
     one, _ = resting_now(0.5)
-    one._times.append((NOW, time.time_ns() - resting.KEPT_NS))
+    one._times.append((NOW, time.time_ns() - ago_ns))
     async with kept(one, Taps()):
         await until(lambda: bool(one._times) and one._times[0][0] != NOW)
     assert len(one._times) == 1

@@ -109,6 +109,18 @@ async def test_ports_that_were_asked_for_are_kept_to(tmp_path: Path, capsys: pyt
     one._inbox.close()
 
 
+async def test_work_that_fails_ends_it_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Service(plan(tmp_path))
+
+    async def fail() -> None:
+        raise KeyError("not thought of")
+
+    monkeypatch.setattr(one, "_keep_house", fail)
+    with pytest.raises(KeyError, match="not thought of"):
+        await asyncio.wait_for(one.run(), 10.0)
+    assert not (tmp_path / "wire.sock").exists()
+
+
 async def test_records_come_in_by_the_socket_and_what_is_none_is_counted(tmp_path: Path) -> None:
     one = Service(plan(tmp_path))
     ending = asyncio.create_task(one.run())

@@ -85,6 +85,21 @@ async def test_a_switch_that_is_silent_is_left_alone_for_a_while() -> None:
     assert said == ["Open vSwitch is not asked about connections for now: nobody answers"]
 
 
+async def test_what_was_known_is_no_longer_told_once_it_is_old_and_nobody_answers() -> None:
+    def answer() -> Mapping[str, Value]:
+        raise OvsError("nobody answers")
+
+    made, _ = switching(answer)
+    key = (RECORD.local, RECORD.local_port, RECORD.peer, RECORD.peer_port)
+    now = asyncio.get_running_loop().time()
+    told = {"spanway.wire.ovs.bridge": "br0"}
+    made._known[key] = (now - RETRY_S / 2, told)
+    assert made.describe(RECORD, WAY) == told  # while it is asked for again
+    await settled(made)
+    made._known[key] = (now - RETRY_S, told)
+    assert made.describe(RECORD, WAY) is None
+
+
 async def test_an_answer_that_was_not_thought_of_is_told_and_not_asked_for_again_at_once() -> None:
     calls = []
 

@@ -10,7 +10,7 @@ from proxy.layers.ipfix import Reader
 from proxy.layers.joining import Frames
 from proxy.layers.ovs import counters
 from proxy.layers.ovs.counters import Sample
-from proxy.layers.tally import Moment, Tally, expose
+from proxy.layers.tally import CLOSED, ELSEWHERE, VERDICTS, Moment, Tally, expose
 from proxy.trace.ledger import ExportCounters
 from tests.harness.proxy import ROOT
 
@@ -83,6 +83,23 @@ def test_the_documentation_has_every_metric_and_no_other() -> None:
     body, _ = expose(counted(), ExportCounters(dropped={"refused": 1}), moment)
     named = {sample.name for family in text_string_to_metric_families(body.decode()) for sample in family.samples}
     assert documented == named
+
+
+def test_pods_that_come_and_go_leave_nothing_behind() -> None:
+    tally = counted()
+    _, said = tally.line({})
+    tally.judged("switch")
+    for number in range(1000):
+        tally.packets[f"veth1{number}"] += 2
+        tally.closed(f"veth1{number}")
+        tally.judged(f"loss at veth1{number} to bridge cni0")
+    tally.closed("veth1")
+    assert tally.packets == {"veth0": 100, CLOSED: 2090}
+    assert tally.drops == {CLOSED: 3}
+    assert (len(tally.verdicts), tally.verdicts["switch"]) == (VERDICTS + 1, 7)
+    assert tally.verdicts[ELSEWHERE] == 1000 - (VERDICTS - 2)
+    tally.joined += 1
+    assert tally.line(said)[0] == "1 joined, 2000 packets"
 
 
 def test_a_line_says_what_has_changed_and_nothing_else() -> None:

@@ -76,7 +76,10 @@ def test_loss_outranks_time() -> None:
 
 def test_a_closed_window_means_not_reading() -> None:
     slow = {"backend": 50 * MS}
-    assert judge(split(slow, zero_ns=40 * MS), USUAL).verdict == "peer not reading"
+    shut = judge(split(slow, zero_ns=40 * MS), USUAL)
+    assert (shut.verdict, shut.place) == ("peer not reading", "backend receive")
+    # Of which it is said by how much the backend took too long: the place it is about had nothing to take.
+    assert shut.excess_ns == judge(split(slow), USUAL).excess_ns > 40 * MS
     assert judge(split(slow, zero_ns=4 * MS), USUAL).verdict == "application"
 
 

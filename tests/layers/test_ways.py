@@ -108,6 +108,36 @@ async def test_what_was_not_found_is_tried_again_sooner_and_said() -> None:
     assert (look.calls, said) == (2, ["nobody knows 10.0.0.2"] * 2)
 
 
+async def test_a_way_is_kept_while_who_knows_it_does_not_answer() -> None:
+    way = Way((LO,), ())
+    answers: list[Way | NoWay] = [way]
+
+    def look(*_: object) -> Way:
+        if isinstance(answers[-1], NoWay):
+            raise answers[-1]
+        return answers[-1]
+
+    said: list[str] = []
+    known = Ways(look, lambda way: None, said.append)
+    later = asyncio.get_running_loop().time() + ways.KEPT_S + 1
+
+    async def looked() -> Way | None:
+        known.of(HERE, THERE, later)
+        await settle(known)
+        return known.of(HERE, THERE, 0.0)
+
+    assert await looked() == way
+    answers.append(NoWay("is it stopped?", silent=True))
+    assert await looked() == way
+    known.forget("lo")  # its interface has gone
+    assert await looked() is None
+    answers.append(way)
+    assert await looked() == way
+    answers.append(NoWay("it has another now"))
+    assert await looked() is None
+    assert said == ["is it stopped?", "is it stopped?", "it has another now"]
+
+
 async def test_an_interface_that_has_gone_takes_its_ways_with_it() -> None:
     look = Looks(Way((LO,), ()))
     known = Ways(look, lambda way: None, pytest.fail)
