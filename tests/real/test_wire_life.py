@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.demo.lab.commands import run
+from proxy.layers import find
 from tests.harness.namespaces import laboratory
 from tests.harness.proxy import unsettled
 from tests.real.conftest import without
@@ -158,3 +160,23 @@ def test_an_open_vswitch_that_does_not_answer_is_told_and_joining_goes_on(tmp_pa
         wired.load(50, 2, "small", 1)
         assert wired.settled(50)["joined"] == 50
         wired.wire.expect("Open vSwitch is not asked about connections for now: ", within=5.0)
+
+
+def test_ways_over_an_open_vswitch_that_is_away_stay_known(tmp_path: Path) -> None:
+    forgetful = (sys.executable, "-m", "tests.real.wire_forgetful")
+    with (
+        laboratory("wlife", "ovs") as lab,
+        Wired(lab, tmp_path, interfaces="auto", command=forgetful) as wired,
+    ):
+        assert lab.switch is not None
+        wired.load(20, 4, "small", 1)  # what makes the backend known
+        wired.settled(20)
+        wired.load(50, 4, "small", 2)  # and its connections
+        begun = wired.settled(70)["joined"]
+        for socket in (lab.switch.control, lab.switch.database):
+            socket.rename(socket.with_suffix(".away"))
+        time.sleep(find.KEPT_S)
+        wired.load(50, 4, "small", 3)
+        wired.wire.expect(f"the way to {wired.address} is not known: ", within=10.0)
+        wired.load(50, 4, "small", 4)
+        assert wired.settled(170)["joined"] == begun + 100
