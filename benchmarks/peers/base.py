@@ -41,7 +41,8 @@ class Place:
     it has: one means all paths of `HOST`. ``ingresses``: how many Ingresses (or servers) it has beside that, and one
     that changes; see `change`.
     ``checked``: it counts as started once it has passed on a request that was answered with 200. ``wire``: the socket
-    at which Spanway looks for `spanway wire`, "" for none.
+    at which Spanway looks for `spanway wire`, "" for none; ``rate``: how many requests a second it shows there, 0 for
+    its default.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Place:
     ingresses: int = 0
     checked: bool = True
     wire: str = ""
+    rate: int = 0
     host: str = LOOPBACK
 
 

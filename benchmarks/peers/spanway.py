@@ -29,9 +29,8 @@ def start(variant: Variant, place: Place) -> Peer:
     command += ["--http", f"127.0.0.1:{port}", "--https", f"127.0.0.1:{tls_port}", "--admin", f"127.0.0.1:{admin}"]
     command += ["--access-log", "off", "--otlp", place.http, "--otlp-protocol", "http/protobuf"]
     command += ["--wire", place.wire or "off"]
-    process = Process(
-        variant.name, command, place.folder / "output.log", environ=environ(variant), cwd=ROOT, cpu=place.cpus
-    )
+    settings = environ(variant) | ({"SPANWAY_WIRE_RATE": str(place.rate)} if place.rate else {})
+    process = Process(variant.name, command, place.folder / "output.log", environ=settings, cwd=ROOT, cpu=place.cpus)
     try:
         process.expect(r"^spanway: ready", within=START)
         return ready(Peer(variant.name, process, port, tls_port, place.folder), checked=place.checked)

@@ -12,7 +12,7 @@ from benchmarks.measure.statistics import Spread
 from benchmarks.peers.catalogue import PURE, SPANWAY
 
 FILE: Final = Path(__file__).resolve().parents[1] / "bars.toml"
-UNITS: Final = {"x": 1.0, "KiB": 1024.0, "MiB": 1024.0**2}  # what a metric is divided by
+UNITS: Final = {"x": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "us": 1.0}  # what a metric is divided by
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from benchmarks.peers.catalogue import SPANWAY
 from benchmarks.scenarios.base import LEAD_IN, Level, Metric, Point, Scenario, spans_so_far
 from benchmarks.scenarios.cost import CONNECTIONS, CPU_METRICS, saturate
 from proxy.demo.lab.plan import Kind
+from proxy.layers.packet import Flows, Packets, parse
+from tests.layers.blocks import Segment, block
 from tests.real.process import Process
 
 LOOPBACK: Final = "loopback"
@@ -42,7 +44,8 @@ class Wire(Scenario):
         f"The same proxy at saturation ({CONNECTIONS} connections) with nobody at the wire's socket, with 'spanway "
         "wire', and with nobody again; the ratios are to the mean of the first and the third. Proxy and upstream are "
         "in network namespaces with a switch between, the wire taps the two ends on the node. It has no CPU of its "
-        "own: it runs on the load's, as anyone starts it. 'joined' is of what it was told. Needs root."
+        "own: it runs on the load's, as anyone starts it. Of these many requests it is shown a part ('wire.rate'), and "
+        "'joined' is of that. Needs root."
     )
     variants: ClassVar = (SPANWAY, "spanway-1")
     metrics: ClassVar = (
@@ -52,7 +55,9 @@ class Wire(Scenario):
         *(Metric(each.name, each.title, each.unit, each.less_is_better) for each in CPU_METRICS),
         Metric("wire", "CPU of the wire, of one processor", ""),
         Metric("packets", "packets that passed its filter, per request", ""),
+        Metric("told", "shown to the wire, of the requests", "", less_is_better=False),
         Metric("joined", "joined of the attempts it was told of", "", less_is_better=False),
+        Metric("parser", "CPU of its parser per packet", "us"),
     )
     axis: ClassVar = "way: "
 
@@ -100,6 +105,7 @@ class Wire(Scenario):
         time.sleep(LOOK)
         after = load()
         requests = during.values["rate"] * (lab.seconds + LEAD_IN + sum(TURNS))
+        told = counted(said, "joined") + counted(said, r"missing \(")
         values = {
             **during.values,
             "kept": during.values["rate"] / fmean((before.values["rate"], after.values["rate"])),
@@ -107,7 +113,9 @@ class Wire(Scenario):
             "dearer": during.values["cpu"] / fmean((before.values["cpu"], after.values["cpu"])),
             "wire": share,
             "packets": counted(said, "packets\\b(?! lost)") / requests,
-            "joined": counted(said, "joined") / max(1, counted(said, "joined") + counted(said, r"missing \(")),
+            "told": told / requests,
+            "joined": counted(said, "joined") / max(1, told),
+            "parser": parser_us(),
         }
         faults = {**before.faults, **during.faults, **after.faults}
         return Reading(values, faults, during.noise)
@@ -124,6 +132,16 @@ def listening(lab: Lab, interfaces: Sequence[str], otlp: str = "none") -> Iterat
         process.expect("spanway: wire ")
         time.sleep(LOOK)
         yield process
+
+
+def parser_us(packets: int = 256, blocks: int = 2000) -> float:
+    """CPU microseconds that the parser in use takes for one packet, in blocks as rings hand them over."""
+    frames = [Segment(source_port=57344 + number % 32, length=1448, ts_ns=number).frame() for number in range(packets)]
+    made, flows = block(frames), Flows()
+    begun = time.process_time()
+    for _ in range(blocks):
+        parse(made, flows, Packets())
+    return (time.process_time() - begun) * 1e6 / (packets * blocks)
 
 
 def counted(said: str, what: str) -> int:

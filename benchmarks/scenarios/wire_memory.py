@@ -1,4 +1,4 @@
-"""Does it leak while it looks at packets? Ten minutes of a steady load, every request sampled and joined."""
+"""Does it leak while it looks at packets? Ten minutes of steady load, all of it looked at, or a part as by default."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from benchmarks.scenarios.wire import SOCKET, counted, listening
 from tests.real import usage
 
 RATE: Final = 300.0  # requests a second: a site's, and little of a processor
+SHOWN: Final = 10_000  # requests a second that may be shown to the wire: all of them, and those that come late at once
+EVERY_ONE: Final = "every request"
+BY_DEFAULT: Final = "a part, by default"
 SECONDS: Final = 600.0
 WARM_UP: Final = 180.0  # packets are kept for 30 s; what the allocator keeps settles in minutes
 WINDOW: Final = 60.0  # seconds at the beginning and at the end whose medians are compared
@@ -32,8 +35,9 @@ class WireMemory(Scenario):
     name: ClassVar = "wire-memory"
     title: ClassVar = "Memory over ten minutes with the wire"
     what: ClassVar = (
-        f"{RATE:.0f} requests a second for {SECONDS / 60:.0f} minutes, every one sampled, joined with its packets on "
-        "the loopback interface and exported; resident memory of all processes of the proxy, and of 'spanway wire', "
+        f"{RATE:.0f} requests a second for {SECONDS / 60:.0f} minutes, every one sampled; at the first point all are "
+        "shown to the wire, at the second as many as by default, with pauses between. They are joined with their packets "
+        "on the loopback interface and exported; resident memory of all processes of the proxy, and of 'spanway wire', "
         "once a second. Growth is the median of the last minute less that of the fourth: until then, what is bounded "
         "fills. Whatever else uses the loopback interface meanwhile is looked at too. Needs root, or CAP_NET_RAW."
     )
@@ -45,6 +49,7 @@ class WireMemory(Scenario):
         Metric("wire_pss", "growth of the wire, likewise", "B"),
         Metric("proxy_resident", "resident in the last minute, proxy", "B"),
         Metric("wire_resident", "resident in the last minute, wire", "B"),
+        Metric("told", "shown to the wire, of the requests", "", less_is_better=False),
         Metric("joined", "joined of the attempts it was told of", "", less_is_better=False),
         Metric("requests", "requests", ""),
     )
@@ -53,12 +58,13 @@ class WireMemory(Scenario):
     rounds: ClassVar = 1
 
     def points(self, _level: Level) -> Sequence[Point]:
-        """One, where packets may be listened to."""
-        return (Point(),) if permitted() else ()
+        """By how much is shown, where packets may be listened to."""
+        return (Point(EVERY_ONE, 1.0), Point(BY_DEFAULT, 2.0)) if permitted() else ()
 
-    def place(self, lab: Lab, _point: Point) -> Mapping[str, Any]:
+    def place(self, lab: Lab, point: Point) -> Mapping[str, Any]:
         """Where proxy and wire meet; spans are counted and forgotten: another collector's memory is not asked about."""
-        return {"wire": str(lab.folder / SOCKET)} | endpoints(lab.sink())
+        met = {"wire": str(lab.folder / SOCKET), "rate": SHOWN if point.label == EVERY_ONE else 0}
+        return met | endpoints(lab.sink())
 
     def lasts(self, _seconds: float, _point: Point) -> float:
         """The load, and the start."""
@@ -74,9 +80,12 @@ class WireMemory(Scenario):
         said = wire.log.read_text(errors="replace")
         joined, missing = counted(said, "joined"), counted(said, r"missing \(")
         values = watch.growth(WARM_UP, WINDOW)
-        return Reading(
-            {**values, "joined": joined / max(1, joined + missing), "requests": loaded.requests}, dict(loaded.errors)
-        )
+        values |= {
+            "told": (joined + missing) / max(1, loaded.requests),
+            "joined": joined / max(1, joined + missing),
+            "requests": loaded.requests,
+        }
+        return Reading(values, dict(loaded.errors))
 
 
 def permitted() -> bool:

@@ -246,7 +246,7 @@ async def test_where_that_takes_long_it_is_begun_earlier() -> None:
     assert 200_000_000 <= one._early_ns <= EARLIEST_NS
 
 
-@pytest.mark.parametrize("ago_ns", [resting.KEPT_NS, -3_600_000_000_000], ids=["long past", "before a clock was set back"])
+@pytest.mark.parametrize("ago_ns", [resting.KEPT_NS, -3_600_000_000_000], ids=["long past", "of a later clock"])
 async def test_what_has_been_is_not_kept_for_ever(ago_ns: int) -> None:
     one, _ = resting_now(0.5)
     one._times.append((NOW, time.time_ns() - ago_ns))

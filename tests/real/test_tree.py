@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from tests.real.tree import Kind, Span, Trace
+from tests.real.tree import STEP, Kind, Span, Trace
 
 TRACE = "ab" * 16
 
 
-def span(span_id: str, parent_id: str, start: int, end: int, kind: Kind = "INTERNAL", service: str = "a") -> Span:
+def span(span_id: str, parent_id: str, start: int, end: int, kind: Kind = "INTERNAL", service: str = "spanway") -> Span:
     return Span(TRACE, span_id, parent_id, f"span {span_id}", kind, service, start, end, "UNSET", {})
 
 
@@ -24,8 +24,8 @@ def test_a_tree_is_sound() -> None:
     assert [each.span_id for each in trace.spans] == ["1", "2", "3"]
     assert trace.children(ROOT) == (CHILD,)
     assert trace.parent(LEAF) == CHILD
-    assert trace.services == {"a": 2, "b": 1}
-    assert trace.select("a", "CLIENT") == (CHILD,)
+    assert trace.services == {"spanway": 2, "b": 1}
+    assert trace.select("spanway", "CLIENT") == (CHILD,)
     assert trace.select("b", name="span 3") == (LEAF,)
 
 
@@ -69,6 +69,15 @@ def test_a_backend_that_rounds_is_forgiven_its_rounding() -> None:
     assert len(Trace.of([ROOT, dataclasses.replace(CHILD, end=202)], resolution=1).faults()) == 1
 
 
+def test_an_application_is_forgiven_a_step_of_the_clock() -> None:
+    root, child = (dataclasses.replace(each, service="b") for each in (ROOT, CHILD))
+    for start, end in ((100 - STEP, 190), (110, 200 + STEP)):
+        assert Trace.of([root, dataclasses.replace(child, start=start, end=end)]).faults() == []
+    for start, end in ((99 - STEP, 190), (110, 201 + STEP)):
+        assert len(Trace.of([root, dataclasses.replace(child, start=start, end=end)]).faults()) == 1
+    assert len(Trace.of([ROOT, dataclasses.replace(child, end=201)]).faults()) == 1
+
+
 def test_a_span_that_ends_before_it_starts_is_named() -> None:
     assert "before it starts" in Trace.of([dataclasses.replace(ROOT, end=50)]).faults()[0]
 
@@ -82,4 +91,4 @@ def test_double_ids_and_mixed_traces_are_named() -> None:
 
 def test_the_drawing_shows_every_span_below_its_parent() -> None:
     lines = Trace.of([LEAF, ROOT, CHILD]).drawing().splitlines()
-    assert [line.index("a:" if "a:" in line else "b:") for line in lines] == [25, 27, 29]
+    assert [line.index("spanway:" if "spanway:" in line else "b:") for line in lines] == [25, 27, 29]

@@ -16,13 +16,11 @@ from tests.real.wired import Answered, Wired
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(300)]
 
 PLACE_US = "spanway.wire.us."
+TELLING = (sys.executable, "-m", "tests.real.wire_telling")
 
 
 def check(answered: Sequence[Answered], wires: Mapping[str, Span], children: Mapping[str, Sequence[Span]]) -> int:
-    """The invariants of every span there is; how many windows of the backend held its own times.
-
-    A window that is too short for a span is known by its length: what the backend says of itself took no longer.
-    """
+    """The invariants of every span there is; how many windows of the backend held its own times: with `TELLING` all."""
     windows = 0
     for each in answered:
         wire = wires.get(each.trace)
@@ -49,7 +47,7 @@ def missing(counts: Mapping[str, float]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [10_000])
 def test_every_request_through_open_vswitch_is_joined_exactly(tmp_path: Path, count: int) -> None:
-    with laboratory("wovs", "ovs") as lab, Wired(lab, tmp_path) as wired:
+    with laboratory("wovs", "ovs") as lab, Wired(lab, tmp_path, command=TELLING) as wired:
         before: Mapping[str, float] = {"joined": 0}
         for mark, connections in enumerate((1, 16, 64), 1):
             answered = wired.load(count, connections, "mixed", mark)
@@ -58,7 +56,7 @@ def test_every_request_through_open_vswitch_is_joined_exactly(tmp_path: Path, co
             assert joined >= 0.999 * count, (connections, missing(counts))
             wires, children = wired.spans(mark, joined)
             assert len(wires) == joined
-            assert check(answered, wires, children) > count / 2
+            assert check(answered, wires, children) == joined
             before = counts
         assert not {name for name in missing(before) if name in ("missing/order", "missing/sum")}, missing(before)
         assert before.get("packets_dropped/" + lab.proxy.port, 0) == 0
@@ -74,18 +72,18 @@ def test_taps_that_miss_packets_leave_requests_out_and_no_stamp_is_wrong(tmp_pat
         joined = int(counts["joined"])
         assert 0.3 * count < joined < 0.98 * count, missing(counts)
         wires, children = wired.spans(1, joined)
-        assert check(answered, wires, children) > joined / 3
+        assert check(answered, wires, children) == joined
 
 
 @pytest.mark.parametrize(("kind", "here"), [("bridge", False), ("bridge", True), ("veth", True), ("ovs", True)])
 def test_every_kind_of_way_has_the_same_invariants(tmp_path: Path, kind: Kind, here: bool) -> None:
     count = 400
-    with laboratory("wway", kind, proxy_here=here) as lab, Wired(lab, tmp_path) as wired:
+    with laboratory("wway", kind, proxy_here=here) as lab, Wired(lab, tmp_path, command=TELLING) as wired:
         answered = wired.load(count, 16, "mixed", 1)
         counts = wired.settled(count)
         assert counts["joined"] == count, missing(counts)
         wires, children = wired.spans(1, count)
-        assert check(answered, wires, children) > count / 3
+        assert check(answered, wires, children) == count
         (taps,) = {wire.attributes["spanway.wire.taps"] for wire in wires.values()}
         named = {wire.attributes["spanway.wire.split"].partition(" | ")[0].split()[0] for wire in wires.values()}
         assert named == {"proxy"}
@@ -96,12 +94,12 @@ def test_every_kind_of_way_has_the_same_invariants(tmp_path: Path, kind: Kind, h
 @pytest.mark.parametrize(("six", "tls"), [(True, False), (False, True), (True, True)], ids=["IPv6", "TLS", "both"])
 def test_over_ipv6_and_where_nothing_but_ciphertext_is_seen(tmp_path: Path, kind: Kind, six: bool, tls: bool) -> None:
     count = 400
-    with laboratory("wsix", kind) as lab, Wired(lab, tmp_path, six=six, tls=tls) as wired:
+    with laboratory("wsix", kind) as lab, Wired(lab, tmp_path, six=six, tls=tls, command=TELLING) as wired:
         answered = wired.load(count, 16, "mixed", 1)
         counts = wired.settled(count)
         assert counts["joined"] == count, missing(counts)
         wires, children = wired.spans(1, count)
-        assert check(answered, wires, children) > count / 3
+        assert check(answered, wires, children) == count
         assert {wire.attributes["network.peer.address"] for wire in wires.values()} == {wired.address}
 
 

@@ -1,6 +1,7 @@
 """`spanway wire` whose taps miss packets: `python -m tests.real.wire_deaf PER_MILLE ARGUMENT..`.
 
-Its filters begin with the kernel's dice (SKF_AD_RANDOM, linux/filter.h), so that each tap misses its own packets.
+As `tests.real.wire_telling`. Its filters begin with the kernel's dice (SKF_AD_RANDOM, linux/filter.h), so that each tap
+misses its own packets.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from proxy.cli import main
 from proxy.layers import select, service, widening
+from tests.real.wire_telling import tell
 
 _LOAD, _AT_LEAST, _RETURN = 0x20, 0x35, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JGE, BPF_RET
 _RANDOM = 0xFFFFF000 + 56
@@ -26,4 +28,5 @@ if __name__ == "__main__":
 
     for module in (service, widening):
         vars(module)["program"] = program
+    tell()
     sys.exit(main(sys.argv[2:]))

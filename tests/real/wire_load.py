@@ -2,8 +2,8 @@
 
 Each request carries a trace id of its own, ``MARK`` and its number, so that its spans can be told. OUT gets a JSON list
 of ``[trace id, status, work began, work ended]``. KIND ``mixed``: bodies of up to 300 kB both ways and up to 3 ms of
-work; ``small``: none, and answers of 200 bytes; ``slow``: mixed, every tenth working 25 ms; ``unread``: 300 kB that the
-backend leaves unread for 50 ms, every fourth; ``uploads``: 100 kB, every other.
+work; ``small``: none, and answers of 200 bytes; ``slow``: mixed, every tenth working 25 ms; ``unread``: 100 kB that the
+backend leaves unread for 100 ms, every fourth; ``uploads``: 100 kB, every other.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def requests(count: int, mark: int, kind: str) -> Iterator[tuple[str, bytes]]:
                 think = 25
             query = f"size={pick(chance, RESPONSES)}&think={think:.3f}"
         if kind == "unread":
-            query += "&hold=50" * (number % 4 == 0)
-            size = 300_000 if number % 4 == 0 else min(size, 1000)
+            query += "&hold=100" * (number % 4 == 0)
+            size = 100_000 if number % 4 == 0 else min(size, 1000)
         if kind == "uploads":
             size, query = 100_000 * (number % 2 == 0), "size=200"
         head = (
