@@ -36,7 +36,7 @@ class WireMemory(Scenario):
     title: ClassVar = "Memory over ten minutes with the wire"
     what: ClassVar = (
         f"{RATE:.0f} requests a second for {SECONDS / 60:.0f} minutes, every one sampled; at the first point all are "
-        "shown to the wire, at the second as many as by default, with pauses between. They are joined with their packets "
+        "shown to the wire, at the second as many as by default, with pauses between; joined with their packets "
         "on the loopback interface and exported; resident memory of all processes of the proxy, and of 'spanway wire', "
         "once a second. Growth is the median of the last minute less that of the fourth: until then, what is bounded "
         "fills. Whatever else uses the loopback interface meanwhile is looked at too. Needs root, or CAP_NET_RAW."

@@ -78,8 +78,8 @@ class Widening:
         if self._widen:
             return ""
         return (
-            f"the proxy has connections from ports such as {record.local_port}, which is not within {self._ports}: their "
-            "packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
+            f"the proxy has connections from ports such as {record.local_port}, which is not within {self._ports}: "
+            "their packets are not looked at. Give --ports the proxy's (wire.ports), or leave --ports out"
         )
 
     def leave_out(self, count: Callable[[tuple[int, int]], Counter[int]]) -> None:
