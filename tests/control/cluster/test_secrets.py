@@ -86,6 +86,7 @@ async def test_only_what_is_named_is_asked_for(fake: FakeApiServer, client: Clie
         assert kept.names == {"a"}
         kept.secrets.name("web", [A, B])
         await kept.has("a", "b")
+        await settled(lambda: sum(each.verb == "watch" for each in fake.requests(resource="secrets")) >= 2, "watches")
     asked = fake.requests(resource="secrets")
     assert {each.verb for each in asked} == {"list", "watch"}
     assert {(each.namespace, each.query["fieldSelector"]) for each in asked} == {
