@@ -76,6 +76,8 @@ def test_an_application_is_forgiven_a_step_of_the_clock() -> None:
     for start, end in ((99 - STEP, 190), (110, 201 + STEP)):
         assert len(Trace.of([root, dataclasses.replace(child, start=start, end=end)]).faults()) == 1
     assert len(Trace.of([ROOT, dataclasses.replace(child, end=201)]).faults()) == 1
+    wire = [dataclasses.replace(each, service="spanway-wire") for each in (ROOT, dataclasses.replace(CHILD, end=201))]
+    assert len(Trace.of(wire).faults()) == 1
 
 
 def test_a_span_that_ends_before_it_starts_is_named() -> None:

@@ -94,7 +94,8 @@ class Trace:
                 yield f"{span} ends {span.start - span.end} ns before it starts"
             parent = self.parent(span)
             if parent is not None:
-                slack = self.resolution + (0 if "spanway" in (span.service, parent.service) else STEP)
+                ours = any(each.service.startswith("spanway") for each in (span, parent))  # the wire's as well
+                slack = self.resolution + (0 if ours else STEP)
                 if span.start < parent.start - slack:
                     yield f"{span} starts {parent.start - span.start} ns before its parent {parent}"
                 # A server may end its span when the caller has long had the last byte; nothing else may.
