@@ -36,12 +36,13 @@ _NEVER: Final = (1 << 63) - (1 << 50)  # more bytes or nanoseconds than there ar
 
 
 class _Flow(Tracks):
-    __slots__ = ("anchors", "claimed")
+    __slots__ = ("anchors", "claimed", "round_ns")
 
     def __init__(self) -> None:
         super().__init__()
         self.anchors = Anchors()
         self.claimed = False  # an attempt was on it
+        self.round_ns = _NEVER  # the least that a message and its answer took from one end tap to the other
 
 
 class _Drops(NamedTuple):
@@ -178,6 +179,8 @@ class Joiner:
                     found = self._split(record, layout, windows, place, elected, incomplete)
             elif not any(windows):
                 found = Missing("no-packets", "none within the attempt")
+        if isinstance(found, Split) and found.answered:
+            flow.round_ns = min(flow.round_ns, found.round_ns)
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
             return Missing("ring-drops", f"{found.reason} {found.detail}")
         if isinstance(found, Split) and incomplete and any(found.lost.values()):
@@ -195,6 +198,7 @@ class Joiner:
     ) -> Split | Missing:
         if anchor is None:
             return Missing("no-anchor")
+        flow = self._known[place[0]]
         views = _views(record, windows, place[1], anchor)
         request, response = record.request_end - record.request_start, record.response_end - record.response_start
         found: Split | Missing | None = None
@@ -202,17 +206,18 @@ class Joiner:
         for one in views:
             copies = copies or one.up.carried != request or one.down.carried != response
         if not copies:
-            found = split(record, layout, views, anchor.source)
+            found = split(record, layout, views, anchor.source, flow.round_ns)
             if incomplete or isinstance(found, Split) or found.reason != "hole":
                 return found
         # Copies that were sent at one tap must have had the time to come to the next. So must acknowledgements: one
         # that stood in a queue until the response had been read is not one that a tap has missed.
         until_ns = record.end_ns + LATE_NS
-        late = [self._known[place[0]].at[tap] for tap in layout.taps]
+        late = [flow.at[tap] for tap in layout.taps]
         windows = [b"" if track is None else track.window(record.write_ns, until_ns) for track in late]
         if not copies:
             windows = [_without_data(rows, record.end_ns) for rows in windows]
-        later = split(record, layout, _views(record, windows, place[1], anchor), anchor.source)
+        views = _views(record, windows, place[1], anchor)
+        later = split(record, layout, views, anchor.source, flow.round_ns)
         return later if found is None or isinstance(later, Split) else found
 
     def _shrink(self) -> None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+from proxy.layers.direction import NEVER_NS, Direction
 from proxy.layers.loss import Losses, losses
 from proxy.layers.stream import View
 from proxy.layers.track import MOST_TAPS
-from proxy.layers.walk import RECEIVER, SENDER, Astray, Step, Way, walk
+from proxy.layers.walk import RECEIVER, SENDER, Astray, Step, walk
 from proxy.trace.handover import CLOSED, FAILED, TLS, Record
 
 PROXY_SEND: Final = "proxy send"
@@ -109,6 +110,12 @@ class Split(NamedTuple):
     answered: bool = True
     overlap: bool = False
 
+    @property
+    def round_ns(self) -> int:
+        """How long the ends of request and response took from one end tap to the other, together."""
+        (near_up, near_down), (far_up, far_down) = self.stamps[0], self.stamps[-1]
+        return far_up - near_up + near_down - far_down
+
     def marks(self) -> dict[str, tuple[int, int]]:
         """First and last stamp of each segment in which time was spent, Unix nanoseconds."""
         marks: dict[str, tuple[int, int]] = {}
@@ -132,10 +139,13 @@ class Missing(NamedTuple):
     detail: str = ""
 
 
-def split(record: Record, layout: Layout, views: Sequence[View], anchor: Literal["syn", "vote"]) -> Split | Missing:
-    """Divide an attempt's wait; ``views`` are its taps', in the order of ``layout``."""
+def split(
+    record: Record, layout: Layout, views: Sequence[View], anchor: Literal["syn", "vote"], round_ns: int = NEVER_NS
+) -> Split | Missing:
+    """Divide an attempt's wait; ``views`` are its taps', in the order of ``layout``, ``round_ns`` the least
+    `Split.round_ns` of the connection so far."""
     try:
-        chain, answered, overlap = _chain(record, layout, views)
+        chain, answered, overlap = _chain(record, layout, views, round_ns)
     except Astray as astray:
         return Missing(astray.args[0], *astray.args[1:])
     segments = dict.fromkeys(layout.names, 0)
@@ -181,7 +191,7 @@ def split(record: Record, layout: Layout, views: Sequence[View], anchor: Literal
     )
 
 
-def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[Piece], bool, bool]:
+def _chain(record: Record, layout: Layout, views: Sequence[View], round_ns: int) -> tuple[list[Piece], bool, bool]:
     """The links from the end of the wait back to its start; whether it was answered; whether messages overlapped."""
     q1, p0, p1 = record.request_end, record.response_start, record.response_end
     last = views[-1]
@@ -191,7 +201,7 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
     chain: list[Piece] = []
     asked = last.up.complete(q1)
     if p1 == p0:
-        reached = _forward(record, layout, views, q1, chain_end=record.end_ns)
+        reached = _forward(record, layout, views, round_ns, q1, chain_end=record.end_ns)
         return [*_waiting(record, layout, views, p0, reached[0]), *reached[1]], False, False
     if not answered:
         chain += _waiting(record, layout, views, p1, _whole(views[0], p1, "tap 0"))
@@ -221,9 +231,9 @@ def _chain(record: Record, layout: Layout, views: Sequence[View]) -> tuple[list[
     if unread[0] > unread[1]:
         raise Astray("order", "read before it came")
     if end > floor:  # most messages are one packet
-        way = Way([one.down for one in reversed(views)], [one.down_acks for one in reversed(views)])
-        chain += [_named(step, layout, up=False) for step in walk(way, p1, floor, unread)]
-    reached_ns, links = _forward(record, layout, views, until)
+        direction = Direction.of(views, round_ns, up=False)
+        chain += [_named(step, layout, up=False) for step in walk(direction, p1, floor, unread)]
+    reached_ns, links = _forward(record, layout, views, round_ns, until)
     if reached_ns > floor:
         raise Astray("order", BACKEND)
     chain.append((BACKEND, reached_ns, floor))
@@ -264,7 +274,7 @@ def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int,
 
 
 def _forward(
-    record: Record, layout: Layout, views: Sequence[View], until: int, chain_end: int = 0
+    record: Record, layout: Layout, views: Sequence[View], round_ns: int, until: int, chain_end: int = 0
 ) -> tuple[int, list[Piece]]:
     """When [q0, ``until``) had come to the last tap, and the links from there back to the start.
 
@@ -298,9 +308,9 @@ def _forward(
     if first < record.write_ns:
         raise Astray("order", PROXY_SEND)
     if now > first:
-        way = Way([one.up for one in views], [one.up_acks for one in views])
+        direction = Direction.of(views, round_ns, up=True)
         fed = min(record.sent_ns, now)
-        for step in walk(way, until, first):
+        for step in walk(direction, until, first):
             if step.where == SENDER and step.start_ns < fed and record.sent_ns > record.write_ns:
                 if step.end_ns > fed:
                     links.append((PROXY_SEND, fed, step.end_ns))

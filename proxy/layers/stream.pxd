@@ -10,6 +10,7 @@ cdef int _TELLS
 cdef class Line:
     cdef readonly long long low
     cdef readonly long long carried
+    cdef readonly long long longest
     cdef readonly list pieces
     cdef readonly list holes
     cdef list _times
@@ -17,14 +18,18 @@ cdef class Line:
 
     @cython.locals(
         ts_ns=cython.longlong, start=cython.longlong, end=cython.longlong, front=cython.longlong, carried=cython.longlong,
-        since_ns=cython.longlong, joined=cython.Py_ssize_t, ahead=list,
+        since_ns=cython.longlong, joined=cython.Py_ssize_t, longest=cython.longlong, ahead=list,
     )
     cdef long long _fill(self, long long low, long long high) except? -1
     cpdef object complete(self, long long end)
     cpdef object passed(self, long long ts_ns)
+    cpdef object second(self, offset, ts_ns)
     cpdef object before(self, long long ts_ns)
     cpdef object after(self, long long ts_ns)
     cpdef list stamps(self, long long low_ns, long long high_ns)
+    @cython.locals(ts_ns=cython.longlong, end=cython.longlong, far=cython.longlong)
+    cpdef list news(self, long long low_ns, long long high_ns)
+    cpdef object trip_ns(self, Line behind)
 
 
 cdef class Acks:

@@ -28,10 +28,10 @@ class Line:
 
     ``carried`` counts the bytes of [low, ``high``) in all packets, each copy by itself. ``pieces`` are (ts_ns, start,
     end) of the packets with data, in order of time; a FIN counts as a byte behind the last. ``holes`` are (since_ns,
-    until_ns, bytes) of what came later than bytes behind it.
+    until_ns, bytes) of what came later than bytes behind it. ``longest`` is the longest packet, in bytes.
     """
 
-    __slots__ = ("_fronts", "_times", "carried", "holes", "low", "pieces")
+    __slots__ = ("_fronts", "_times", "carried", "holes", "longest", "low", "pieces")
 
     def __init__(self, low: int, high: int, pieces: list[tuple[int, int, int]]) -> None:
         self.low = low
@@ -39,6 +39,7 @@ class Line:
         self._times: list[int] = []
         self._fronts: list[int] = []
         self.holes: list[tuple[int, int, int]] = []
+        self.longest = 0
         self.carried = self._fill(low, high)
 
     def _fill(self, low: int, high: int) -> int:
@@ -46,9 +47,10 @@ class Line:
         since_ns = 0
         ahead: list[tuple[int, int]] = []  # beyond a hole, by start
         front = low
-        carried = 0
+        carried = longest = 0
         for ts_ns, start, end in self.pieces:
             carried += min(end, high) - max(start, low)
+            longest = max(longest, end - start)
             if start > front:
                 since_ns = since_ns if ahead else ts_ns
                 insort(ahead, (start, end))
@@ -63,6 +65,7 @@ class Line:
                 del ahead[:joined]
                 self._times.append(ts_ns)
                 self._fronts.append(front)
+        self.longest = longest
         return carried
 
     def __repr__(self) -> str:
@@ -83,6 +86,13 @@ class Line:
         index = bisect_right(self._times, ts_ns)
         return self._fronts[index - 1] if index else self.low
 
+    def second(self, offset: int, ts_ns: int) -> int:
+        """The end of the second part behind an offset that had passed by a time; of the first where that was all."""
+        index = bisect_right(self._fronts, offset)
+        if index == len(self._fronts):
+            return offset + 1
+        return self._fronts[min(index + 1, max(index, bisect_right(self._times, ts_ns) - 1))]
+
     def before(self, ts_ns: int) -> int | None:
         """The stamp of the last packet with data before a time; None without one."""
         index = bisect_left(self.pieces, (ts_ns,))
@@ -98,6 +108,25 @@ class Line:
         pieces = self.pieces
         low, high = bisect_right(pieces, (low_ns, _LAST)), bisect_left(pieces, (high_ns,))
         return [ts_ns for ts_ns, _, _ in pieces[low:high]]
+
+    def news(self, low_ns: int, high_ns: int) -> list[int]:
+        """The stamps within (low_ns, high_ns) of the packets that had a byte which none before had."""
+        fronts, times = set(self._times), []
+        far = self.low
+        for ts_ns, _, end in self.pieces:
+            if (end > far or ts_ns in fronts) and low_ns < ts_ns < high_ns:
+                times.append(ts_ns)
+            far = max(far, end)
+        return times
+
+    def trip_ns(self, behind: Line) -> int:
+        """The least time that any part took from this tap to another; beyond any where none did."""
+        least = _LAST
+        for ts_ns, front in zip(self._times, self._fronts, strict=True):
+            there = behind.complete(front)
+            if there is not None:
+                least = min(least, there - ts_ns)
+        return least
 
 
 class Acks:

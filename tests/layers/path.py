@@ -89,7 +89,8 @@ class End:
         self.net, self.direction = net, direction
         self.queued = self.nxt = self.una = 0
         self.mss, self.frame = 1448, frame
-        self.window = 10 * self.mss
+        self.window, self.most = 10 * self.mss, 1 << 40
+        self.probe, self.probes = 0, 0  # ns after which it probes, 0 for never; how often it has
         self.edge = room
         self.repeats, self.recover, self.timer, self.patience = 0, -1, 0, 200 * MS
         self.got, self.read, self.room = 0, 0, room
@@ -117,6 +118,16 @@ class End:
         self.timer += 1
         mine = self.timer
         self.net.at(self.net.now + self.patience, lambda: self.expired(mine))
+        if self.probe:
+            self.net.at(self.net.now + self.probe, lambda: self.overdue(mine))
+
+    def overdue(self, mine: int) -> None:
+        """A tail loss probe of what is still unsent, beyond the congestion window."""
+        size = min(self.mss, self.queued - self.nxt, self.edge - self.nxt)
+        if mine == self.timer and self.una < self.nxt and size > 0:
+            self.probes += 1
+            self.send(self.nxt, size)
+            self.nxt += size
 
     def expired(self, mine: int) -> None:
         if mine != self.timer or (self.una == self.queued):
@@ -170,7 +181,7 @@ class End:
         edge = ack + (segment.window << SCALE)
         opened, self.edge = edge > self.edge, max(self.edge, edge)
         if ack > self.una:
-            self.window += min(ack - self.una, 4 * self.mss)
+            self.window = min(self.window + min(ack - self.una, 4 * self.mss), self.most)
             self.una, self.repeats, self.patience = ack, 0, 200 * MS
             if self.recover > ack:
                 self.send(ack, min(self.mss, self.nxt - ack))

@@ -34,13 +34,15 @@ class Trial:
 
     def __init__(
         self, *, ask: Callable[[Ask], Ask] = lambda ask: ask, fault: Callable[[list[Hop], int, random.Random], None],
-        made: Callable[[list[Hop]], None] = lambda hops: None, room: int = 1 << 20, seed: int = 1,
+        made: Callable[[list[Hop]], None] = lambda hops: None, ready: Callable[[Net], None] = lambda net: None,
+        room: int = 1 << 20, seed: int = 1,
     ) -> None:  # fmt: skip
         rng = random.Random(seed)
         self.hops = hops()
         made(self.hops)
         flows = Flows()
         self.net = Net(self.hops, seed, room=(1 << 20, room))
+        ready(self.net)
         usual = self.net.run([mixed(rng) for _ in range(30)])
         fault(self.hops, self.net.now, rng)
         self.records = self.net.run([ask(mixed(rng)) for _ in range(30)])
@@ -91,6 +93,36 @@ def test_a_delay_is_charged_to_its_place(hop: int, word: str) -> None:
     ]  # fmt: skip
     assert small
     assert all(9.9 * MS < verdict.excess_ns < 10.1 * MS for verdict in small)
+
+
+def test_a_switch_that_stops_while_its_neighbours_probe() -> None:
+    """Senders with small windows, as after a loss: while nothing gets through, each sends one part by its own timer."""
+    stops: list[tuple[int, int]] = []
+    net: list[Net] = []
+
+    def fault(hops: list[Hop], now: int, rng: random.Random) -> None:
+        stops.extend((now + number * 43 * MS, now + number * 43 * MS + 40 * MS) for number in range(1000))
+        hops[2].stops.extend(stops)
+
+    def narrow(made: Net) -> None:
+        net.append(made)
+        for end in (made.proxy, made.backend):
+            end.most, end.probe = 20 * end.mss, 15 * MS
+
+    def large(ask: Ask) -> Ask:
+        size, answer = (200, 250_000) if ask.answer > 200 else (300_000, 200)
+        return replace(ask, size=size, answer=answer, think=0)
+
+    trial = Trial(ask=large, fault=fault, ready=narrow)
+    touched = 0
+    for record, split, verdict in zip(trial.records, trial.splits, trial.verdicts, strict=True):
+        met = sum(max(0, min(until, record.end_ns) - max(since, record.write_ns)) for since, until in stops)
+        if met > 20 * MS:
+            touched += 1
+            assert verdict.verdict == "switch", split
+            assert split.places()["ovs br0"] > met - 2 * MS
+    assert touched > 8
+    assert min(net[0].proxy.probes, net[0].backend.probes) >= 3
 
 
 def test_a_switch_that_stops() -> None:

@@ -3,7 +3,8 @@
 Each request carries a trace id of its own, ``MARK`` and its number, so that its spans can be told. OUT gets a JSON list
 of ``[trace id, status, work began, work ended]``. KIND ``mixed``: bodies of up to 300 kB both ways and up to 3 ms of
 work; ``small``: none, and answers of 200 bytes; ``slow``: mixed, every tenth working 25 ms; ``unread``: 100 kB that the
-backend leaves unread for 100 ms, every fourth; ``uploads``: 100 kB, every other.
+backend leaves unread for 100 ms, every fourth; ``uploads``: 100 kB, every other; ``bulk``: 300 kB, and 250 kB of
+answer, by turns; ``downloads``: the latter alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def requests(count: int, mark: int, kind: str) -> Iterator[tuple[str, bytes]]:
             if kind == "slow" and number % 10 == 0:
                 think = 25
             query = f"size={pick(chance, RESPONSES)}&think={think:.3f}"
+        if kind in ("bulk", "downloads"):
+            size, query = (300_000, "size=200") if number % 2 and kind == "bulk" else (0, "size=250000")
         if kind == "unread":
             query += "&hold=100" * (number % 4 == 0)
             size = 100_000 if number % 4 == 0 else min(size, 1000)

@@ -90,7 +90,7 @@ class Truth:
         frames = [each for each in self._far[port] if each.event.length and start_ns <= each.event.at_ns <= end_ns]
         asked = _new([each.event for each in frames if each.up])
         answered = max((each.event.at_ns for each in frames if not each.up), default=end_ns)
-        return max(0, answered - (asked.left_ns if asked is not None else start_ns))
+        return max(0, answered - (asked.gone_ns if asked is not None else start_ns))
 
     def lost_ns(self, place: str, port: int, start_ns: int, end_ns: int) -> int:
         """For how long bytes were missing at a place that had lost them within this time: the longest wait until they

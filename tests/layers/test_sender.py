@@ -1,0 +1,104 @@
+"""What drove a sender: its probes are found, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+from proxy.layers.direction import Direction
+from proxy.layers.sender import PROBE_NS, Sender
+from proxy.layers.stream import Acks, Line
+from proxy.layers.walk import RECEIVER, SENDER, Step, walk
+
+MS = 1_000_000
+FEW = 3 * 1000  # ns from one tap to the next
+
+
+def acks(*told: tuple[int, int]) -> Acks:
+    made = Acks()
+    for ts_ns, end in told:
+        made.add(ts_ns, end, 9, 0)
+    return made
+
+
+def direction(
+    sent: list[tuple[int, int, int]],
+    told: list[tuple[int, int]],
+    *,
+    held: tuple[int, int] = (0, 0),
+    there: int = FEW,
+    back: int = FEW,
+) -> Direction:
+    """Two taps. ``told``: when the receiver's tap has seen which acknowledgement. The place between them takes
+    ``there`` and ``back``, and what comes to it within ``held`` leaves it at its end."""
+    until = lambda ts: max(ts, held[1]) if held[0] <= ts < held[1] else ts  # noqa: E731
+    return Direction(
+        [Line(0, 400, sent), Line(0, 400, [(until(ts) + there, start, end) for ts, start, end in sent])],
+        [acks(*((until(ts) + back, end) for ts, end in told)), acks(*told)],
+        [Line(0, 9, [(back, 0, 9)]), Line(0, 9, [(0, 0, 9)])],
+    )
+
+
+def probes(way: Direction, end_ns: int) -> list[int]:
+    sender = Sender(way, way.lines[0].first_ns, end_ns)
+    return [ts_ns for ts_ns, _, _ in way.lines[0].pieces if sender.probed(ts_ns)]
+
+
+FLIGHT = [(1, 0, 100), (2, 100, 200)]
+GOES_ON = (60 * MS + FEW + 1000, 260, 400)  # with what the switch has let through at last
+
+
+def test_a_probe_is_time_of_the_place_that_held_up_the_answer() -> None:
+    sent = [*FLIGHT, (40 * MS, 200, 260), GOES_ON]
+    way = direction(sent, [(5000, 200)], held=(3000 + 1000, 60 * MS))
+    assert probes(way, GOES_ON[0]) == [40 * MS]
+    told = 60 * MS + FEW
+    assert walk(way, 400, 1) == [
+        Step(told, GOES_ON[0], SENDER), Step(5000, told, 0, True), Step(2 + FEW, 5000, RECEIVER), Step(2, 2 + FEW, 0),
+        Step(1, 2, SENDER),
+    ]  # fmt: skip
+    # It was the last part: nobody was told of it, and still it was not the sender that took its time.
+    last = direction([*FLIGHT, (40 * MS, 200, 400)], [(5000, 200)], held=(4000, 60 * MS))
+    assert walk(last, 400, 1) == [
+        Step(5000, 40 * MS, 0, True), Step(2 + FEW, 5000, SENDER), Step(2, 2 + FEW, 0), Step(1, 2, SENDER),
+    ]  # fmt: skip
+
+
+def test_a_segment_of_many_packets_is_one_probe() -> None:
+    burst = [(40 * MS + 9 * number, 200 + 20 * number, 220 + 20 * number) for number in range(5)]
+    way = direction([*FLIGHT, *burst, (60 * MS + 9000, 300, 400)], [(5000, 200)], held=(4000, 60 * MS))
+    assert probes(way, 61 * MS) == [ts_ns for ts_ns, _, _ in burst]
+
+
+def test_what_is_sent_again_is_no_end_of_a_pause() -> None:
+    """The retransmission timer: nothing new until the switch goes on."""
+    sent = [*FLIGHT, (30 * MS, 0, 100), (60 * MS + FEW + 1000, 200, 400)]
+    way = direction(sent, [(5000, 200)], held=(4000, 60 * MS))
+    assert probes(way, GOES_ON[0]) == []
+    assert Step(5000, 60 * MS + FEW, 0, True) in walk(way, 400, 1)
+    assert sum(step.end_ns - step.start_ns for step in walk(way, 400, 1) if step.where == SENDER) == 1000 + 1
+
+
+def test_what_is_no_probe() -> None:
+    late = (40 * MS, 200, 260)
+    held = (4000, 60 * MS)
+    for why, way in {
+        "it was told meanwhile": direction([*FLIGHT, late, GOES_ON], [(5000, 200)]),
+        "it goes on without being told": direction([*FLIGHT, late, (50 * MS, 260, 400)], [(5000, 200)], held=held),
+        "the receiver has said nothing (delayed ACK)": direction([*FLIGHT, late, GOES_ON], [(41 * MS, 200)]),
+        "an answer could not be here yet": direction([*FLIGHT, late, GOES_ON], [(41 * MS, 200)], there=20 * MS),
+        "no timer is so soon": direction([*FLIGHT, (PROBE_NS, 200, 260), GOES_ON], [(5000, 200)], held=held),
+        "nothing had been sent before": direction([(40 * MS, 0, 100), GOES_ON], [(41 * MS, 100)]),
+    }.items():
+        assert probes(way, GOES_ON[0]) == [], why
+
+
+def test_an_answer_that_is_withheld_is_time_of_who_does_not_read() -> None:
+    """Two full segments have come, and nothing is told of them: the receiver's program does not read."""
+    sent = [*FLIGHT, (30 * MS, 200, 260), (41 * MS, 260, 360)]
+    way = direction(sent, [(40 * MS, 260)])
+    assert probes(way, 41 * MS) == [30 * MS]
+    assert walk(way, 360, 1) == [
+        Step(40 * MS + FEW, 41 * MS, SENDER), Step(40 * MS, 40 * MS + FEW, 0, True),
+        Step(30 * MS + FEW, 40 * MS, RECEIVER), Step(30 * MS, 30 * MS + FEW, 0),
+        Step(2 + FEW, 30 * MS, RECEIVER), Step(2, 2 + FEW, 0), Step(1, 2, SENDER),
+    ]  # fmt: skip
+    small = direction([(1, 0, 100), (2, 100, 130), *sent[2:]], [(40 * MS, 260)])
+    assert probes(small, 41 * MS) == []
