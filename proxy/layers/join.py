@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from proxy.layers.anchor import Anchor, Anchors
 from proxy.layers.packet import FIN, RECORD, SYN, Flows, Packets
 from proxy.layers.split import Layout, Missing, Reason, Split, split
-from proxy.layers.stream import View, view
+from proxy.layers.stream import View, shortest_round, view
 from proxy.layers.track import MOST_TAPS, WIDTH, Tracks, sort_in
 from proxy.trace.handover import TUNNEL, Record
 
@@ -36,13 +36,24 @@ _NEVER: Final = (1 << 63) - (1 << 50)  # more bytes or nanoseconds than there ar
 
 
 class _Flow(Tracks):
-    __slots__ = ("anchors", "claimed", "round_ns")
+    __slots__ = ("anchors", "claimed", "rounds_ns")
 
     def __init__(self) -> None:
         super().__init__()
         self.anchors = Anchors()
         self.claimed = False  # an attempt was on it
-        self.round_ns = _NEVER  # the least that a message and its answer took from one end tap to the other
+        self.rounds_ns = (0, 0)  # the shortest round trips of requests and of responses so far, 0 without one
+
+    def learn(self, views: list[View]) -> None:
+        """Take in the round trips of an exchange: those of one packet often wait for the answer, and count until there
+        are others."""
+        up, down = self.rounds_ns
+        near, far = views[0], views[-1]
+        if not up or len(near.up.pieces) > 1:
+            up = _shorter(up, shortest_round(near.up, near.up_acks))
+        if not down or len(far.down.pieces) > 1:
+            down = _shorter(down, shortest_round(far.down, far.down_acks))
+        self.rounds_ns = (up, down)
 
 
 class _Drops(NamedTuple):
@@ -179,8 +190,6 @@ class Joiner:
                     found = self._split(record, layout, windows, place, elected, incomplete)
             elif not any(windows):
                 found = Missing("no-packets", "none within the attempt")
-        if isinstance(found, Split) and found.answered:
-            flow.round_ns = min(flow.round_ns, found.round_ns)
         if isinstance(found, Missing) and incomplete and found.reason in _BY_DROPS:
             return Missing("ring-drops", f"{found.reason} {found.detail}")
         if isinstance(found, Split) and incomplete and any(found.lost.values()):
@@ -206,7 +215,9 @@ class Joiner:
         for one in views:
             copies = copies or one.up.carried != request or one.down.carried != response
         if not copies:
-            found = split(record, layout, views, anchor.source, flow.round_ns)
+            found = split(record, layout, views, anchor.source, flow.rounds_ns)
+            if isinstance(found, Split):
+                flow.learn(views)
             if incomplete or isinstance(found, Split) or found.reason != "hole":
                 return found
         # Copies that were sent at one tap must have had the time to come to the next. So must acknowledgements: one
@@ -217,7 +228,9 @@ class Joiner:
         if not copies:
             windows = [_without_data(rows, record.end_ns) for rows in windows]
         views = _views(record, windows, place[1], anchor)
-        later = split(record, layout, views, anchor.source, flow.round_ns)
+        later = split(record, layout, views, anchor.source, flow.rounds_ns)
+        if isinstance(later, Split):
+            flow.learn(views)
         return later if found is None or isinstance(later, Split) else found
 
     def _shrink(self) -> None:
@@ -238,6 +251,11 @@ def _taken(numbers: list[int], most: int | None) -> list[int]:
 
 
 _BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})
+
+
+def _shorter(one: int, other: int) -> int:
+    """The shorter of two times that are 0 where they are not known."""
+    return min(one, other) if one and other else one or other
 
 
 def _without_data(rows: bytes, end_ns: int) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from proxy.layers.stream import Acks, Line, View
+from proxy.layers.stream import Acks, Line, View, shortest_round
 from proxy.layers.walk import Astray
 from proxy.trace.handover import Record
 
@@ -53,7 +53,9 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
         acks = [one.up_acks for one in views] if upward else [one.down_acks for one in reversed(views)]
         ended = lines[-1].complete(end) or 0
         if lines[0].holes:
-            round_ns = _round(lines[0], acks[0])
+            # Bytes that pass a round trip later than those behind them had been lost before the tap, and were sent
+            # again when this was told; sooner, they were merely overtaken (RFC 8985 section 6.2).
+            round_ns = shortest_round(lines[0], acks[0]) or _ROUND_NS
             for since_ns, until_ns, size in lines[0].holes:
                 if until_ns - since_ns >= round_ns:
                     own = _ENDS[not upward]
@@ -77,18 +79,6 @@ def losses(record: Record, places: Sequence[str], views: Sequence[View]) -> Loss
                     lost[name] = lost.get(name, 0) + gone * size
                     recovery_ns = max(recovery_ns, ended - passed[number][index][0] if passed[number][index] else 0)
     return Losses(lost, recovery_ns, retransmitted)
-
-
-def _round(line: Line, acks: Acks) -> int:
-    """The shortest round trip from the sender's tap. Bytes that pass so much later than those behind them had been lost
-    before the tap, and were sent again when this was told; sooner, they were merely overtaken (RFC 8985 section 6.2).
-    """
-    trips = [
-        told - whole
-        for told, end in zip(acks.times, acks.ends, strict=True)
-        if end > line.low and (whole := line.complete(end)) is not None and told > whole
-    ]
-    return min(trips, default=_ROUND_NS)
 
 
 def _counts(lines: Sequence[Line], end: int) -> list[tuple[int, int, list[int]]]:

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import Final
 
-from proxy.layers.direction import NEVER_NS, Direction
+from proxy.layers.direction import Direction
 
 PROMPT_NS: Final = 500_000
 """A sender that goes on this soon after an acknowledgement was waiting for it, whatever it did before."""
@@ -22,6 +22,7 @@ PROBE_NS: Final = 2_000_000
 
 _SOON_NS: Final = 50_000  # a kernel's answer to an acknowledgement, through the interface: some 10 to 30 us
 _SOON_PART: Final = 4
+_NEVER: Final = 1 << 62
 _NEIGHBOURS: Final = 8  # pauses that are looked at together: one of them may follow an acknowledgement by chance
 
 
@@ -31,12 +32,13 @@ class Sender:
     What was sent once more is not in it, nor are probes.
     """
 
-    __slots__ = ("_answered", "_probes", "_times")
+    __slots__ = ("_answered", "_news", "_probes", "_times")
 
     def __init__(self, direction: Direction, floor_ns: int, end_ns: int) -> None:
         acks = direction.acks[0]
         self._probes: dict[int, int] = {}  # when each packet of a probe was sent; since when the sender was silent
-        self._times = times = self._without_probes(direction, floor_ns, end_ns)
+        self._news: list[int] = [floor_ns, *direction.lines[0].news(floor_ns, end_ns + 1)]
+        self._times = times = self._without_probes(direction)
         self._answered = answered = [0]  # up to each stamp, nanoseconds of pauses that an acknowledgement ended
         told, at, most = acks.times, 0, len(acks.times)
         for before, after in pairwise(times):
@@ -50,23 +52,24 @@ class Sender:
     def __repr__(self) -> str:
         return f"Sender({len(self._times)} packets, {len(self._probes)} of probes)"
 
-    def _without_probes(self, direction: Direction, floor_ns: int, end_ns: int) -> list[int]:
-        line, told = direction.lines[0], direction.acks[0].times
-        news, times = line.news(floor_ns, end_ns + 1), [floor_ns]
-        round_ns = tried = -1
-        number = 0 if floor_ns == line.first_ns else 1  # there must be something that it was not told of
-        times += news[:number]
+    def _without_probes(self, direction: Direction) -> list[int]:
+        news, told = self._news, direction.acks[0].times
+        # At the floor there need not have been anything that it was not told of.
+        number = 1 if news[0] == direction.lines[0].first_ns else 2
+        times = news[:number]
+        round_ns: int | None = None
+        tried = -1
         while number < len(news):
-            since, at = times[-1], news[number]
+            since, at = news[number - 1], news[number]
             if at - since >= PROBE_NS:
                 heard = bisect_right(told, at)
                 quiet = max(since, told[heard - 1]) if heard else since
-                behind = bisect_left(news, told[heard] if heard < len(told) else NEVER_NS, number)
-                round_ns = direction.round_ns() if round_ns < 0 else round_ns
-                if at - quiet >= PROBE_NS + 2 * round_ns:
-                    # Once only until it was told something again, and all at once.
+                round_ns = direction.round_ns() if round_ns is None else round_ns
+                if round_ns and at - quiet >= PROBE_NS + 2 * round_ns:
+                    # There is one until it is told something again (RFC 8985 section 7.2).
                     once, tried = heard != tried, heard
-                    if once and news[behind - 1] - at <= PROMPT_NS and _overdue(direction, quiet, at):
+                    behind = _behind(news, told, number, heard) if once else number
+                    if behind > number and _overdue(direction, quiet, at):
                         self._probes.update(dict.fromkeys(news[number:behind], since))
                         number = behind
                         continue
@@ -77,6 +80,10 @@ class Sender:
     def probed(self, ts_ns: int) -> int:
         """Since when a sender had been silent that sent a probe at this time; 0 where it did not."""
         return self._probes.get(ts_ns, 0)
+
+    def last(self, ts_ns: int) -> int:
+        """When it sent the last part before a time, probes too; the floor without one."""
+        return self._news[max(0, bisect_left(self._news, ts_ns) - 1)]
 
     def before(self, ts_ns: int) -> int | None:
         """When it sent the last part before a time; None without one."""
@@ -101,9 +108,23 @@ class Sender:
         return 2 * (self._answered[last] - self._answered[first]) >= self._times[last] - self._times[first]
 
 
+def _behind(news: list[int], told: list[int], number: int, heard: int) -> int:
+    """Where in ``news`` a probe ends that begins at ``number``: one segment, as many packets as that is cut into.
+    ``number`` where it is none: a sender that probes goes on when it is told, or has nothing more."""
+    at, next_ns = news[number], told[heard] if heard < len(told) else _NEVER
+    behind = bisect_left(news, next_ns, number)
+    if news[behind - 1] - at > PROMPT_NS:
+        return number
+    if behind < len(news):
+        waited = news[behind] - told[bisect_right(told, news[behind]) - 1]
+        if waited > PROMPT_NS and waited > (news[behind] - at) // _SOON_PART:
+            return number
+    return behind
+
+
 def _overdue(direction: Direction, since: int, until: int) -> bool:
     """Whether what a sender was to be told of was on its way for the greater part of this time, or had come to one who
     does not read; one who reads may take its time to tell of a single segment (delayed ACK)."""
     places = direction.whereabouts(since, until)
     on_its_way = sum(end - start for start, end, number in places if number != len(direction.lines) - 1)
-    return bool(places) and (2 * on_its_way >= until - since or direction.withheld(until))
+    return bool(places) and (2 * on_its_way >= until - since or direction.withheld(until - 1))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from proxy.layers.direction import NEVER_NS, Direction
+from proxy.layers.direction import Direction
 from proxy.layers.loss import Losses, losses
 from proxy.layers.stream import View
 from proxy.layers.track import MOST_TAPS
@@ -110,12 +110,6 @@ class Split(NamedTuple):
     answered: bool = True
     overlap: bool = False
 
-    @property
-    def round_ns(self) -> int:
-        """How long the ends of request and response took from one end tap to the other, together."""
-        (near_up, near_down), (far_up, far_down) = self.stamps[0], self.stamps[-1]
-        return far_up - near_up + near_down - far_down
-
     def marks(self) -> dict[str, tuple[int, int]]:
         """First and last stamp of each segment in which time was spent, Unix nanoseconds."""
         marks: dict[str, tuple[int, int]] = {}
@@ -140,12 +134,16 @@ class Missing(NamedTuple):
 
 
 def split(
-    record: Record, layout: Layout, views: Sequence[View], anchor: Literal["syn", "vote"], round_ns: int = NEVER_NS
+    record: Record,
+    layout: Layout,
+    views: Sequence[View],
+    anchor: Literal["syn", "vote"],
+    rounds_ns: tuple[int, int] = (0, 0),
 ) -> Split | Missing:
-    """Divide an attempt's wait; ``views`` are its taps', in the order of ``layout``, ``round_ns`` the least
-    `Split.round_ns` of the connection so far."""
+    """Divide an attempt's wait; ``views`` are its taps', in the order of ``layout``, ``rounds_ns`` the shortest round
+    trips of the connection's earlier requests and responses, 0 where none is known."""
     try:
-        chain, answered, overlap = _chain(record, layout, views, round_ns)
+        chain, answered, overlap = _chain(record, layout, views, rounds_ns)
     except Astray as astray:
         return Missing(astray.args[0], *astray.args[1:])
     segments = dict.fromkeys(layout.names, 0)
@@ -191,7 +189,9 @@ def split(
     )
 
 
-def _chain(record: Record, layout: Layout, views: Sequence[View], round_ns: int) -> tuple[list[Piece], bool, bool]:
+def _chain(
+    record: Record, layout: Layout, views: Sequence[View], rounds_ns: tuple[int, int]
+) -> tuple[list[Piece], bool, bool]:
     """The links from the end of the wait back to its start; whether it was answered; whether messages overlapped."""
     q1, p0, p1 = record.request_end, record.response_start, record.response_end
     last = views[-1]
@@ -201,7 +201,7 @@ def _chain(record: Record, layout: Layout, views: Sequence[View], round_ns: int)
     chain: list[Piece] = []
     asked = last.up.complete(q1)
     if p1 == p0:
-        reached = _forward(record, layout, views, round_ns, q1, chain_end=record.end_ns)
+        reached = _forward(record, layout, views, rounds_ns, q1, chain_end=record.end_ns)
         return [*_waiting(record, layout, views, p0, reached[0]), *reached[1]], False, False
     if not answered:
         chain += _waiting(record, layout, views, p1, _whole(views[0], p1, "tap 0"))
@@ -231,9 +231,9 @@ def _chain(record: Record, layout: Layout, views: Sequence[View], round_ns: int)
     if unread[0] > unread[1]:
         raise Astray("order", "read before it came")
     if end > floor:  # most messages are one packet
-        direction = Direction.of(views, round_ns, up=False)
+        direction = Direction.of(views, rounds_ns, up=False)
         chain += [_named(step, layout, up=False) for step in walk(direction, p1, floor, unread)]
-    reached_ns, links = _forward(record, layout, views, round_ns, until)
+    reached_ns, links = _forward(record, layout, views, rounds_ns, until)
     if reached_ns > floor:
         raise Astray("order", BACKEND)
     chain.append((BACKEND, reached_ns, floor))
@@ -274,7 +274,7 @@ def _waiting(record: Record, layout: Layout, views: Sequence[View], offset: int,
 
 
 def _forward(
-    record: Record, layout: Layout, views: Sequence[View], round_ns: int, until: int, chain_end: int = 0
+    record: Record, layout: Layout, views: Sequence[View], rounds_ns: tuple[int, int], until: int, chain_end: int = 0
 ) -> tuple[int, list[Piece]]:
     """When [q0, ``until``) had come to the last tap, and the links from there back to the start.
 
@@ -308,7 +308,7 @@ def _forward(
     if first < record.write_ns:
         raise Astray("order", PROXY_SEND)
     if now > first:
-        direction = Direction.of(views, round_ns, up=True)
+        direction = Direction.of(views, rounds_ns, up=True)
         fed = min(record.sent_ns, now)
         for step in walk(direction, until, first):
             if step.where == SENDER and step.start_ns < fed and record.sent_ns > record.write_ns:

@@ -29,7 +29,6 @@ cdef class Line:
     cpdef list stamps(self, long long low_ns, long long high_ns)
     @cython.locals(ts_ns=cython.longlong, end=cython.longlong, far=cython.longlong)
     cpdef list news(self, long long low_ns, long long high_ns)
-    cpdef object trip_ns(self, Line behind)
 
 
 cdef class Acks:

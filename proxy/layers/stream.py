@@ -119,15 +119,6 @@ class Line:
             far = max(far, end)
         return times
 
-    def trip_ns(self, behind: Line) -> int:
-        """The least time that any part took from this tap to another; beyond any where none did."""
-        least = _LAST
-        for ts_ns, front in zip(self._times, self._fronts, strict=True):
-            there = behind.complete(front)
-            if there is not None:
-                least = min(least, there - ts_ns)
-        return least
-
 
 class Acks:
     """What the receiver of a direction told the sender, as one tap saw it: only what was news.
@@ -226,6 +217,16 @@ class Acks:
     def heard(self, end: int, window: int) -> bool:
         """Whether it passed here, news or not."""
         return self.place(end, window) >= 0 or (self.late is not None and (end, window) in self.late)
+
+
+def shortest_round(line: Line, acks: Acks) -> int:
+    """The shortest time from when something had passed the sender's tap to when that was told there; 0 without one."""
+    trips = [
+        told - whole
+        for told, end in zip(acks.times, acks.ends, strict=True)
+        if end > line.low and (whole := line.complete(end)) is not None and told > whole
+    ]
+    return min(trips, default=0)
 
 
 class View:

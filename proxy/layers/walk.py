@@ -86,7 +86,7 @@ def walk(direction: Direction, end: int, floor_ns: int, unread: tuple[int, int] 
         if (waited > PROMPT_NS and waited > (told - before) // 4) or (sender is not None and not sender.driven(after)):
             # It had been told long before it went on: it had nothing to send, or no time. Or it did not go by what it
             # was told at all.
-            before = max(before, floor_ns)
+            before = max(before if sender is None else sender.last(told), floor_ns)
             _silent(steps, direction, before, now, unread)
             now, index = before, at
             continue
@@ -130,13 +130,14 @@ def _unanswered(steps: list[Step], direction: Direction, since: int, now: int, u
     heard = bisect_right(told, now)
     quiet = max(since, told[heard - 1]) if heard else since
     last = len(direction.lines) - 1
-    for start, end, number in reversed(direction.whereabouts(quiet, now)):
-        if number == last and not direction.withheld(end):
+    places = direction.whereabouts(quiet, now)
+    for start, end, number in reversed(places):
+        if number == last and not direction.withheld(end - 1):
             _silent(steps, direction, start, end, unread)
         elif start < end:
             where = RECEIVER if number == last else min(number, 2 * last - number)
             steps.append(Step(start, end, where, number > last))
-    _silent(steps, direction, since, quiet, unread)
+    _silent(steps, direction, since, quiet if places else now, unread)
 
 
 def _silent(steps: list[Step], direction: Direction, since: int, now: int, unread: tuple[int, int]) -> None:
@@ -145,6 +146,8 @@ def _silent(steps: list[Step], direction: Direction, since: int, now: int, unrea
     Raises `Astray` where another tap has seen it being told something meanwhile that its own has not: it may have gone
     on because of that.
     """
+    if since >= now:
+        return
     line, own = direction.lines[0], direction.acks[0]
     known = bisect_right(own.times, since) - 1  # what it had been told last by then; the rest came behind it
     for other in direction.acks[1:]:

@@ -84,13 +84,15 @@ def paths(draw) -> list[Hop]:
     room=st.sampled_from([16_384, 65_536, 1 << 20]),
     loss=st.sampled_from([0.0, 0.0, 0.01, 0.05]),
     swap=st.sampled_from([0.0, 0.0, 0.05]),
+    probe=st.sampled_from([0, 3 * MS, 20 * MS]),
 )
-def test_every_stamp_is_right(hops, requests, seed, starts, frame, room, loss, swap) -> None:
+def test_every_stamp_is_right(hops, requests, seed, starts, frame, room, loss, swap, probe) -> None:
     rng = random.Random(seed)
     lossy = rng.choice(hops)
     lossy.swap = swap
     lossy.lose = lambda now, segment: segment.length > 0 and rng.random() < loss
     net = Net(hops, seed, starts=starts, frame=frame, room=(room, room))
+    net.proxy.probe = net.backend.probe = probe
     records = net.run(requests)
     joiner = joined(net)
     for record in records:

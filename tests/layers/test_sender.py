@@ -9,6 +9,7 @@ from proxy.layers.walk import RECEIVER, SENDER, Step, walk
 
 MS = 1_000_000
 FEW = 3 * 1000  # ns from one tap to the next
+ROUND = 50 * 1000  # ns that are usual
 
 
 def acks(*told: tuple[int, int]) -> Acks:
@@ -25,14 +26,15 @@ def direction(
     held: tuple[int, int] = (0, 0),
     there: int = FEW,
     back: int = FEW,
+    known: int = ROUND,
 ) -> Direction:
     """Two taps. ``told``: when the receiver's tap has seen which acknowledgement. The place between them takes
     ``there`` and ``back``, and what comes to it within ``held`` leaves it at its end."""
     until = lambda ts: max(ts, held[1]) if held[0] <= ts < held[1] else ts  # noqa: E731
     return Direction(
-        [Line(0, 400, sent), Line(0, 400, [(until(ts) + there, start, end) for ts, start, end in sent])],
+        [Line(0, 9000, sent), Line(0, 9000, [(until(ts) + there, start, end) for ts, start, end in sent])],
         [acks(*((until(ts) + back, end) for ts, end in told)), acks(*told)],
-        [Line(0, 9, [(back, 0, 9)]), Line(0, 9, [(0, 0, 9)])],
+        known,
     )
 
 
@@ -76,29 +78,68 @@ def test_what_is_sent_again_is_no_end_of_a_pause() -> None:
     assert sum(step.end_ns - step.start_ns for step in walk(way, 400, 1) if step.where == SENDER) == 1000 + 1
 
 
+def test_a_probe_and_then_a_sender_that_is_late() -> None:
+    sent = [*FLIGHT, (40 * MS, 200, 260), (60 * MS + FEW + 1, 260, 300), (100 * MS, 300, 400)]
+    way = direction(sent, [(5000, 200)], held=(4000, 60 * MS))
+    spent = sum(step.end_ns - step.start_ns for step in walk(way, 400, 1) if step.where == SENDER)
+    assert probes(way, 100 * MS) == [40 * MS]
+    assert 40 * MS - FEW - 1 <= spent <= 60 * MS + FEW
+
+
 def test_what_is_no_probe() -> None:
     late = (40 * MS, 200, 260)
     held = (4000, 60 * MS)
+    slow = 20 * MS
     for why, way in {
         "it was told meanwhile": direction([*FLIGHT, late, GOES_ON], [(5000, 200)]),
         "it goes on without being told": direction([*FLIGHT, late, (50 * MS, 260, 400)], [(5000, 200)], held=held),
+        "told, it does not go on": direction([*FLIGHT, late, (80 * MS, 260, 400)], [(5000, 200)], held=held),
         "the receiver has said nothing (delayed ACK)": direction([*FLIGHT, late, GOES_ON], [(41 * MS, 200)]),
-        "an answer could not be here yet": direction([*FLIGHT, late, GOES_ON], [(41 * MS, 200)], there=20 * MS),
+        "an answer could not be here yet": direction(
+            [*FLIGHT, late, GOES_ON], [(slow + 9, 200)], there=slow, back=slow, known=40 * MS
+        ),
+        "nobody knows how long answers take": direction([*FLIGHT, late], [], held=held, known=0),
         "no timer is so soon": direction([*FLIGHT, (PROBE_NS, 200, 260), GOES_ON], [(5000, 200)], held=held),
         "nothing had been sent before": direction([(40 * MS, 0, 100), GOES_ON], [(41 * MS, 100)]),
     }.items():
-        assert probes(way, GOES_ON[0]) == [], why
+        assert probes(way, way.lines[0].pieces[-1][0]) == [], why
 
 
 def test_an_answer_that_is_withheld_is_time_of_who_does_not_read() -> None:
     """Two full segments have come, and nothing is told of them: the receiver's program does not read."""
-    sent = [*FLIGHT, (30 * MS, 200, 260), (41 * MS, 260, 360)]
-    way = direction(sent, [(40 * MS, 260)])
+    sent = [(1, 0, 1000), (2, 1000, 2000), (30 * MS, 2000, 2600), (41 * MS, 2600, 3600)]
+    way = direction(sent, [(40 * MS, 2600)])
     assert probes(way, 41 * MS) == [30 * MS]
-    assert walk(way, 360, 1) == [
+    assert walk(way, 3600, 1) == [
         Step(40 * MS + FEW, 41 * MS, SENDER), Step(40 * MS, 40 * MS + FEW, 0, True),
         Step(30 * MS + FEW, 40 * MS, RECEIVER), Step(30 * MS, 30 * MS + FEW, 0),
         Step(2 + FEW, 30 * MS, RECEIVER), Step(2, 2 + FEW, 0), Step(1, 2, SENDER),
     ]  # fmt: skip
-    small = direction([(1, 0, 100), (2, 100, 130), *sent[2:]], [(40 * MS, 260)])
-    assert probes(small, 41 * MS) == []
+    small = [(1, 0, 100), (2, 100, 200), (30 * MS, 200, 260), (41 * MS, 260, 360)]
+    assert probes(direction(small, [(40 * MS, 260)]), 41 * MS) == []
+
+
+def test_packets_that_a_tap_has_missed_leave_no_gap() -> None:
+    """Whatever is concluded, the steps join end to end."""
+    full = 1448
+    lost = [(1, 0, full), (1001, 2 * full, 3 * full), (2001, 3 * full, 4 * full), (3001, 4 * full, 5 * full)]
+    repaired = Direction([Line(0, 5 * full, [*lost, (4 * MS, full, 2 * full)])], [acks((20001, full))], ROUND)
+    unheard = direction([*FLIGHT, (3, 200, 300), (40 * MS, 300, 400)], [(6000, 300)])
+    unheard = Direction(unheard.lines, [unheard.acks[0], acks()], ROUND)
+    crossed = Direction(
+        [
+            Line(
+                0, 202, [(1, 0, 100), (2, 100, 150), (43 * MS, 150, 151), (43 * MS + 1, 151, 152), (44 * MS, 152, 202)]
+            ),
+            Line(0, 202, [(3 * MS, 0, 100), (43 * MS, 148, 150), (46 * MS, 151, 152), (46 * MS + 1, 152, 202)]),
+        ],
+        [acks((46 * MS, 150), (48 * MS, 202)), acks((43 * MS, 150), (46 * MS + 1, 202))],
+        ROUND,
+    )
+    for way, end in ((repaired, 5 * full), (unheard, 400), (crossed, 202)):
+        at = way.lines[0].complete(end)
+        assert at is not None
+        for step in walk(way, end, 1):
+            assert step.end_ns == at
+            at = step.start_ns
+        assert at == 1

@@ -14,7 +14,6 @@ from proxy.layers.walk import RECEIVER, SENDER, STEPS, Astray, Step, walk
 from proxy.trace.handover import Record
 
 MS = 1_000_000
-NONE = [Line(0, 0, [])] * 2  # of the other direction
 
 
 def row(ts: int, direction: int, seq: int, length: int, ack: int = 0, window: int = 512, flags: int = ACK) -> bytes:
@@ -86,13 +85,13 @@ def test_a_receiver_that_tells_every_window_there_is_does_not_stop_anything() ->
     news = [(10 + n, 100, 1 + n) for n in range(count)]
     sender = Line(0, 200, [(0, 0, 100), (9 * MS, 100, 200)])
     receiver = Line(0, 200, [(5, 0, 100), (9 * MS + 5, 100, 200)])
-    assert walk(Direction([sender, receiver], [acks(*news), acks(*news)], NONE), 200, 0) == [Step(0, 9 * MS, SENDER)]
+    assert walk(Direction([sender, receiver], [acks(*news), acks(*news)]), 200, 0) == [Step(0, 9 * MS, SENDER)]
 
 
 def test_a_walk_follows_the_acknowledgements_of_a_message() -> None:
     sender = Line(0, 300, [(10, 0, 100), (100, 100, 200), (101, 200, 300)])
     receiver = Line(0, 300, [(30, 0, 100), (120, 100, 200), (121, 200, 300)])
-    direction = Direction([sender, receiver], [acks((99, 100, 9)), acks((80, 100, 9))], NONE)
+    direction = Direction([sender, receiver], [acks((99, 100, 9)), acks((80, 100, 9))])
     assert walk(direction, 300, 10) == [
         Step(99, 101, SENDER), Step(80, 99, 0, True), Step(30, 80, RECEIVER), Step(10, 30, 0),
     ]  # fmt: skip
@@ -102,7 +101,7 @@ def test_a_walk_follows_the_acknowledgements_of_a_message() -> None:
 def test_silence_before_a_reader_that_does_not_read_is_the_readers() -> None:
     sender = Line(0, 300, [(0, 0, 100), (20 * MS, 100, 300)])
     receiver = Line(0, 300, [(1, 0, 100), (20 * MS + 1, 100, 300)])
-    direction = Direction([sender, receiver], [Acks(), Acks()], NONE)
+    direction = Direction([sender, receiver], [Acks(), Acks()])
     assert walk(direction, 300, 0) == [Step(0, 20 * MS, SENDER)]
     assert walk(direction, 300, 0, (1, 15 * MS)) == [
         Step(15 * MS, 20 * MS, SENDER), Step(1, 15 * MS, RECEIVER), Step(0, 1, SENDER),
@@ -118,11 +117,11 @@ def test_a_walk_says_what_it_cannot_follow() -> None:
         (acks((80, 100, 9)), Line(0, 200, []), "hole"), (acks((80, 100, 9)), Line(0, 200, [(90, 0, 200)]), "order"),
     ):  # fmt: skip
         with pytest.raises(Astray, match=reason):
-            walk(Direction([sender, line], [acks((99, 100, 9)), told], NONE), 200, 10)
+            walk(Direction([sender, line], [acks((99, 100, 9)), told]), 200, 10)
     count = STEPS + 2
     long = Line(0, count, [(10 * n, n, n + 1) for n in range(count)])
     with pytest.raises(Astray, match="too-long"):
-        walk(Direction([long], [acks(*((10 * n + 5, n + 1, 9) for n in range(count)))], NONE), count, 0)
+        walk(Direction([long], [acks(*((10 * n + 5, n + 1, 9) for n in range(count)))]), count, 0)
 
 
 def lost(up: list[list[tuple[int, int, int]]], told: Acks | None = None) -> tuple[dict[str, int], int, int]:
