@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -42,6 +42,8 @@ MOST: Final = 32_768
 hand over at once (`allowance.BURST`)."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
+LOOKS: Final = 8
+"""Looks of clearing up that packets are kept longer, 2 s: a proxy hands over what it could not within one."""
 AT_ONCE: Final = 4096
 """Connections that are looked at in one go of clearing up, some 5 ms; rings are not read meanwhile."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
@@ -125,7 +127,7 @@ class Joining:
         self._flows = Flows()
         self._packets: Final = Packets()
         self._joiner = Joiner(self._flows)
-        self._latest_ns = 0
+        self._looks: Final[deque[int]] = deque(maxlen=LOOKS)  # for packets that are needed no more, Unix nanoseconds
         self._baseline: Final = Baseline()
         self._layouts: dict[tuple[tuple[int, ...], tuple[str, ...]], Layout] = {}
         self._waiting: list[_Waiting] = []
@@ -269,13 +271,19 @@ class Joining:
     def forget(self, now_ns: int) -> None:
         """Drop packets that no attempt can need any more, of `AT_ONCE` connections.
 
-        Where the clock was set back, all of them go, and what waits: what they say of time holds no more.
+        What waits still needs its own, however late it is. So does what is about to arrive: time that passed while this
+        process stood still, or the whole machine, counts `LOOKS` looks later. Where the clock was set back, all of them
+        go, and what waits: what they say of time holds no more.
         """
-        if now_ns < self._latest_ns - _BACK_NS:
+        if self._looks and now_ns < self._looks[-1] - _BACK_NS:
             self._flows = Flows()
             self._joiner = Joiner(self._flows)
             self._tally.missing["order"] += len(self._waiting)
             self._waiting.clear()
             self._complain("the system's clock was set back; what was under way is not joined")
-        self._latest_ns = now_ns
-        self._joiner.forget(now_ns - KEPT_NS, AT_ONCE)
+            self._looks.clear()
+        self._looks.append(now_ns)
+        needed_ns = self._looks[0]
+        if self._waiting:
+            needed_ns = min(needed_ns, self._waiting[0].due_ns - WAIT_NS - HELD_NS)  # none of them ended earlier
+        self._joiner.forget(needed_ns - KEPT_NS, AT_ONCE)

@@ -16,6 +16,7 @@ from proxy.layers.joining import (
     BUSY,
     FIND_NS,
     HELD_NS,
+    LOOKS,
     NO_TAP,
     RESTED,
     UNSEEN,
@@ -398,6 +399,26 @@ def test_durations(ns: int, text: str) -> None:
 def test_addresses() -> None:
     assert address_text(bytes(10) + b"\xff\xff\x0a\x00\x00\x01") == "10.0.0.1"
     assert address_text(bytes(15) + b"\x01") == "::1"
+
+
+def test_what_waits_is_not_missing_because_it_stood_still() -> None:
+    """Whether a process was stopped or the whole machine: nothing that had been seen of an attempt goes with that."""
+    bench = Bench()
+    net, (record,) = run(Ask())
+    hour = 3600 * 1000 * MS
+    bench.hear(net)
+    bench.joining.forget(record.end_ns)
+    for later in range(LOOKS - 1):
+        bench.joining.forget(record.end_ns + hour + later * MS)
+    bench.joining.add(record)  # what had handed it over stood still too
+    for later in range(3 * LOOKS):
+        bench.joining.forget(record.end_ns + 2 * hour + later * MS)
+    bench.joining.step(record.end_ns + 2 * hour, 1.0)
+    assert (bench.tally.joined, bench.tally.missing.total()) == (1, 0)
+    bench.joining.forget(record.end_ns + 3 * hour)
+    bench.joining.add(record)
+    bench.joining.step(record.end_ns + 3 * hour, 1.0)
+    assert bench.tally.missing["too-long"] == 1, "they are not kept for ever"
 
 
 def test_a_clock_that_is_set_back_does_not_blind_it_for_as_long() -> None:

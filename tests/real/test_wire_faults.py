@@ -197,7 +197,7 @@ def observe(wired: Wired, inject: Callable[[], object], kind: str = "mixed", cou
     truth = Truth(wired.lab.boxes["proxy"].events(), wired.lab.boxes["app"].events())
     seen = Load(Seen(each, spans[each.trace], truth) for each in answered if each.trace in spans)
     seen.missing = count - len(seen)
-    assert len(seen) >= JOINED * count, counts
+    assert len(seen) >= JOINED * count, str(counts)
     return seen
 
 

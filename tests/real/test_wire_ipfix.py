@@ -51,7 +51,7 @@ def test_the_span_has_what_the_switch_sampled(tmp_path: Path, both: bool) -> Non
         told = [wires[each.trace].attributes for each in answered]
         assert len(told) == count
         proven = sum("spanway.wire.ipfix.packets" in one for one in told)
-        assert proven == count, counts
+        assert proven == count, str(counts)
         for one in told:
             assert one["spanway.wire.ipfix.packets"] >= 1, one
             assert one["spanway.wire.ipfix.point"] == "1/7"

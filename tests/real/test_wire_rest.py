@@ -41,7 +41,7 @@ def test_taps_are_set_aside_under_load_and_what_is_shown_is_joined(tmp_path: Pat
             counts = wired.counts()
             if counts["rested_seconds"] > RESTED:
                 break
-        assert counts["rested_seconds"] > RESTED, counts
+        assert counts["rested_seconds"] > RESTED, str(counts)
         assert aside
         time.sleep(REST)
         counts = wired.settled(BURST)
