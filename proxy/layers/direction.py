@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple, Self
 
-from proxy.layers.stream import Acks, Line, View, shortest_round
+from proxy.layers.stream import Acks, Line, View, shorter, shortest_round
 
 _FULL: Final = 536  # bytes of a segment that is full at least (RFC 9293 section 3.7.1)
 
@@ -29,8 +29,13 @@ class Direction(NamedTuple):
 
     def round_ns(self) -> int:
         """The shortest round trip from the sender's tap, this message's included; 0 without one."""
-        found = shortest_round(self.lines[0], self.acks[0])
-        return min(found, self.known_ns) if found and self.known_ns else found or self.known_ns
+        return shorter(shortest_round(self.lines[0], self.acks[0]), self.known_ns)
+
+    def quiet(self, since: int, until: int) -> int:
+        """When, between two times, the sender was told something last; ``since`` where it was not."""
+        told = self.acks[0].times
+        heard = bisect_right(told, until)
+        return max(since, told[heard - 1]) if heard else since
 
     def withheld(self, at_ns: int) -> bool:
         """Whether the receiver's tap has seen two full segments by a time, of which it had seen nothing told.
@@ -38,9 +43,8 @@ class Direction(NamedTuple):
         A receiver tells of them at once (RFC 9293 section 3.8.6.3), but that Linux does not while nobody reads: it
         could not say that there is room for more.
         """
-        line, told = self.lines[-1], self.acks[-1]
-        heard = bisect_right(told.times, at_ns)
-        return line.passed(at_ns) - max(line.low, told.ends[heard - 1] if heard else 0) >= 2 * max(line.longest, _FULL)
+        line = self.lines[-1]
+        return line.passed(at_ns) - max(line.low, self.acks[-1].told(at_ns)) >= 2 * max(line.longest, _FULL)
 
     def whereabouts(self, since: int, until: int) -> list[tuple[int, int, int]]:
         """Where, between two times, that was for which the sender waited to be told, and then what told of it:
@@ -51,9 +55,8 @@ class Direction(NamedTuple):
         A receiver need not tell before a second segment has come (RFC 9293 section 3.8.6.3): that is what is waited
         for, but where the sender had sent one alone.
         """
-        line, told = self.lines[0], self.acks[0]
-        heard = bisect_right(told.times, since)
-        end = line.second(max(line.low, told.ends[heard - 1] if heard else 0), since)
+        sent = self.lines[0]
+        end = sent.second(max(sent.low, self.acks[0].told(since)), since)
         passed = [line.complete(end) for line in self.lines] + [acks.reached(end) for acks in reversed(self.acks)]
         stamps = [until if at is None else min(max(at, since), until) for at in passed]
         if stamps[0] > since or any(one > other for one, other in pairwise(stamps)):

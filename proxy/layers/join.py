@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from proxy.layers.anchor import Anchor, Anchors
 from proxy.layers.packet import FIN, RECORD, SYN, Flows, Packets
 from proxy.layers.split import Layout, Missing, Reason, Split, split
-from proxy.layers.stream import View, shortest_round, view
+from proxy.layers.stream import View, shorter, shortest_round, view
 from proxy.layers.track import MOST_TAPS, WIDTH, Tracks, sort_in
 from proxy.trace.handover import TUNNEL, Record
 
@@ -50,9 +50,9 @@ class _Flow(Tracks):
         up, down = self.rounds_ns
         near, far = views[0], views[-1]
         if not up or len(near.up.pieces) > 1:
-            up = _shorter(up, shortest_round(near.up, near.up_acks))
+            up = shorter(up, shortest_round(near.up, near.up_acks))
         if not down or len(far.down.pieces) > 1:
-            down = _shorter(down, shortest_round(far.down, far.down_acks))
+            down = shorter(down, shortest_round(far.down, far.down_acks))
         self.rounds_ns = (up, down)
 
 
@@ -216,7 +216,7 @@ class Joiner:
             copies = copies or one.up.carried != request or one.down.carried != response
         if not copies:
             found = split(record, layout, views, anchor.source, flow.rounds_ns)
-            if isinstance(found, Split):
+            if isinstance(found, Split) and not incomplete:
                 flow.learn(views)
             if incomplete or isinstance(found, Split) or found.reason != "hole":
                 return found
@@ -229,7 +229,7 @@ class Joiner:
             windows = [_without_data(rows, record.end_ns) for rows in windows]
         views = _views(record, windows, place[1], anchor)
         later = split(record, layout, views, anchor.source, flow.rounds_ns)
-        if isinstance(later, Split):
+        if isinstance(later, Split) and not incomplete:  # else what was sent may be missing, and its copy be there
             flow.learn(views)
         return later if found is None or isinstance(later, Split) else found
 
@@ -251,11 +251,6 @@ def _taken(numbers: list[int], most: int | None) -> list[int]:
 
 
 _BY_DROPS: Final[frozenset[Reason]] = frozenset({"no-packets", "hole", "order"})
-
-
-def _shorter(one: int, other: int) -> int:
-    """The shorter of two times that are 0 where they are not known."""
-    return min(one, other) if one and other else one or other
 
 
 def _without_data(rows: bytes, end_ns: int) -> bytes:

@@ -22,7 +22,6 @@ PROBE_NS: Final = 2_000_000
 
 _SOON_NS: Final = 50_000  # a kernel's answer to an acknowledgement, through the interface: some 10 to 30 us
 _SOON_PART: Final = 4
-_NEVER: Final = 1 << 62
 _NEIGHBOURS: Final = 8  # pauses that are looked at together: one of them may follow an acknowledgement by chance
 
 
@@ -54,16 +53,13 @@ class Sender:
 
     def _without_probes(self, direction: Direction) -> list[int]:
         news, told = self._news, direction.acks[0].times
-        # At the floor there need not have been anything that it was not told of.
-        number = 1 if news[0] == direction.lines[0].first_ns else 2
-        times = news[:number]
+        times, number = news[:1], 1
         round_ns: int | None = None
         tried = -1
         while number < len(news):
             since, at = news[number - 1], news[number]
             if at - since >= PROBE_NS:
-                heard = bisect_right(told, at)
-                quiet = max(since, told[heard - 1]) if heard else since
+                heard, quiet = bisect_right(told, at), direction.quiet(since, at)
                 round_ns = direction.round_ns() if round_ns is None else round_ns
                 if round_ns and at - quiet >= PROBE_NS + 2 * round_ns:
                     # There is one until it is told something again (RFC 8985 section 7.2).
@@ -111,8 +107,8 @@ class Sender:
 def _behind(news: list[int], told: list[int], number: int, heard: int) -> int:
     """Where in ``news`` a probe ends that begins at ``number``: one segment, as many packets as that is cut into.
     ``number`` where it is none: a sender that probes goes on when it is told, or has nothing more."""
-    at, next_ns = news[number], told[heard] if heard < len(told) else _NEVER
-    behind = bisect_left(news, next_ns, number)
+    at = news[number]
+    behind = bisect_left(news, told[heard], number) if heard < len(told) else len(news)
     if news[behind - 1] - at > PROMPT_NS:
         return number
     if behind < len(news):

@@ -48,6 +48,7 @@ cdef class Acks:
     cdef object _late(self, end, window)
     cpdef object shut(self, long long end_ns)
     cpdef object reached(self, long long end)
+    cpdef object told(self, long long ts_ns)
     cpdef object same(self, end, window)
     cpdef Py_ssize_t place(self, end, window) except? -2
     cpdef bint heard(self, end, window) except -1

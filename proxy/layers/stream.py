@@ -183,6 +183,11 @@ class Acks:
         index = bisect_left(self.ends, end)
         return self.times[index] if index < len(self.times) else None
 
+    def told(self, ts_ns: int) -> int:
+        """How much was acknowledged by a time: the end of it, 0 before the first."""
+        index = bisect_right(self.times, ts_ns)
+        return self.ends[index - 1] if index else 0
+
     def same(self, end: int, window: int) -> int | None:
         """When this very piece of news passed here; where it was overtaken, the one that told more in its place. None
         where it was not heard: the one behind it passed later."""
@@ -227,6 +232,11 @@ def shortest_round(line: Line, acks: Acks) -> int:
         if end > line.low and (whole := line.complete(end)) is not None and told > whole
     ]
     return min(trips, default=0)
+
+
+def shorter(one: int, other: int) -> int:
+    """The shorter of two times that are 0 where they are not known."""
+    return min(one, other) if one and other else one or other
 
 
 class View:

@@ -126,9 +126,7 @@ def _unanswered(steps: list[Step], direction: Direction, since: int, now: int, u
     """From when a sender fell silent until its own timer had it send a probe. From when it was told something last, the
     time is of the places that held up what it waited for. While a receiver that reads had that, nobody but the sender
     held back, as if it had not sent anything."""
-    told = direction.acks[0].times
-    heard = bisect_right(told, now)
-    quiet = max(since, told[heard - 1]) if heard else since
+    quiet = direction.quiet(since, now)
     last = len(direction.lines) - 1
     places = direction.whereabouts(quiet, now)
     for start, end, number in reversed(places):
