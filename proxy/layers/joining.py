@@ -32,8 +32,8 @@ FIND_NS: Final = 500_000_000
 """So much longer where the way of its connection is still being found out, which begins with the first record of a
 backend: the proxy hands several over at once, and the first of them may be due already."""
 HELD_NS: Final = 1_000_000_000
-"""So much longer at most where a ring has still not handed over what it has of that time: on a busy machine, or a
-virtual one that stood still, the kernel's timers are late."""
+"""So much longer at most, from when it is tried, where a ring has still not handed over what it has of that time: on a
+busy machine, or a virtual one that stood still, the kernel's timers are late."""
 AGAIN_NS: Final = 10_000_000
 """Between two looks whether it has; the longer it takes, the more."""
 _PART: Final = 4  # of the time that it has taken: some 20 looks in all, as thousands of records may wait for one ring
@@ -42,8 +42,9 @@ MOST: Final = 32_768
 hand over at once (`allowance.BURST`)."""
 KEPT_NS: Final = 30_000_000_000
 """Packets of attempts that go on are kept for so long; an attempt that took longer is missing."""
-LOOKS: Final = 8
-"""Looks of clearing up that packets are kept longer, 2 s: a proxy hands over what it could not within one."""
+LOOKS: Final = 16
+"""Looks of clearing up that packets are kept longer, some 4 s: a proxy hands over what it could not within one, and it
+is joined within two."""
 AT_ONCE: Final = 4096
 """Connections that are looked at in one go of clearing up, some 5 ms; rings are not read meanwhile."""
 UNSEEN: Final = 50  # attempts in a row of whose connections a tap has seen nothing, before it is said
@@ -94,6 +95,7 @@ class _Waiting(NamedTuple):
     due_ns: int
     number: int  # of its arrival, so that records are never compared
     record: Record
+    tried_ns: int = 0  # when it was put off first; 0: it was not
 
 
 class Joining:
@@ -203,10 +205,11 @@ class Joining:
         """Join it, or put it off."""
         record = waiting.record
         resolved = self._resolve(record)
-        late_ns = now_ns - record.end_ns - WAIT_NS
+        tried_ns = waiting.tried_ns or now_ns
+        late_ns = now_ns - tried_ns
         if resolved is not None and late_ns < HELD_NS and self._heard(resolved.slots) <= record.end_ns + LATE_NS:
             again_ns = min(max(AGAIN_NS, late_ns // _PART), HELD_NS - late_ns)
-            heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns))
+            heapq.heappush(self._waiting, waiting._replace(due_ns=now_ns + again_ns, tried_ns=tried_ns))
         else:
             self._one(record, resolved)
 
@@ -271,9 +274,9 @@ class Joining:
     def forget(self, now_ns: int) -> None:
         """Drop packets that no attempt can need any more, of `AT_ONCE` connections.
 
-        What waits still needs its own, however late it is. So does what is about to arrive: time that passed while this
-        process stood still, or the whole machine, counts `LOOKS` looks later. Where the clock was set back, all of them
-        go, and what waits: what they say of time holds no more.
+        Time that passed while this process stood still, or the whole machine, counts `LOOKS` looks later: what waits
+        then still needs its own, and what is about to arrive. Where the clock was set back, all of them go, and what
+        waits: what they say of time holds no more.
         """
         if self._looks and now_ns < self._looks[-1] - _BACK_NS:
             self._flows = Flows()
@@ -283,7 +286,4 @@ class Joining:
             self._complain("the system's clock was set back; what was under way is not joined")
             self._looks.clear()
         self._looks.append(now_ns)
-        needed_ns = self._looks[0]
-        if self._waiting:
-            needed_ns = min(needed_ns, self._waiting[0].due_ns - WAIT_NS - HELD_NS)  # none of them ended earlier
-        self._joiner.forget(needed_ns - KEPT_NS, AT_ONCE)
+        self._joiner.forget(self._looks[0] - KEPT_NS, AT_ONCE)

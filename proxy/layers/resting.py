@@ -38,8 +38,8 @@ EARLIEST_NS: Final = 300_000_000
 WORTH_NS: Final = 100_000_000
 """For less of a rest nothing is done."""
 KEPT_NS: Final = 60_000_000_000
-"""So long it is remembered when taps were aside; an attempt that is joined began some 30 s before at most
-(`joining.KEPT_NS`)."""
+"""So long it is remembered when taps were aside; an attempt that is joined began some 34 s before at most
+(`joining.KEPT_NS`, `joining.LOOKS`)."""
 _WORKERS: Final = 4096  # that are known; while there are more, nothing is set aside
 
 

@@ -53,7 +53,9 @@ class Sender:
 
     def _without_probes(self, direction: Direction) -> list[int]:
         news, told = self._news, direction.acks[0].times
-        times, number = news[:1], 1
+        # What a message begins with after its floor is what it was asked for, as a rule, whatever is outstanding.
+        number = 1 if news[0] == direction.lines[0].first_ns else 2
+        times = news[:number]
         round_ns: int | None = None
         tried = -1
         while number < len(news):
@@ -61,11 +63,12 @@ class Sender:
             if at - since >= PROBE_NS:
                 heard, quiet = bisect_right(told, at), direction.quiet(since, at)
                 round_ns = direction.round_ns() if round_ns is None else round_ns
-                if round_ns and at - quiet >= PROBE_NS + 2 * round_ns:
-                    # There is one until it is told something again (RFC 8985 section 7.2).
-                    once, tried = heard != tried, heard
-                    behind = _behind(news, told, number, heard) if once else number
-                    if behind > number and _overdue(direction, quiet, at):
+                silent = round_ns and at - quiet >= PROBE_NS + 2 * round_ns
+                # There is one until it is told something again (RFC 8985 section 7.2).
+                if silent and heard != tried and _overdue(direction, quiet, at):
+                    tried = heard
+                    behind = _behind(news, told, number, heard)
+                    if behind > number:
                         self._probes.update(dict.fromkeys(news[number:behind], since))
                         number = behind
                         continue

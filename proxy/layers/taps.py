@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,8 @@ log: Final = logging.getLogger(__name__)
 MOST: Final = 8
 """Rings open at a time; 16 MiB each."""
 UNUSED_S: Final = 300.0  # a ring that no record has needed for so long is closed
+LOOKS: Final = 16
+"""Looks for such rings until a time counts, some 4 s: after this process was stopped, what needs them comes first."""
 BUSY_S: Final = 5.0  # one that was needed so recently is not given up for another
 _IFF_LOOPBACK: Final = 0x8  # linux/if.h
 _SOL_PACKET: Final = 263  # linux/socket.h
@@ -103,6 +106,7 @@ class Taps:
         self._open_ring: Final = open_ring
         self._taps: dict[int, _Tap] = {}
         self._slots: dict[int, int] = {}  # by ifindex
+        self._looks: Final[deque[float]] = deque(maxlen=LOOKS)
         self._rested_ns = 0  # by the thread's clock
         # Of their own: look-ups of ways take as long as they take, and taps must be back in time.
         self._binders: Final = ThreadPoolExecutor(MOST, "bind")
@@ -236,9 +240,10 @@ class Taps:
             yield slot, tap.interface.name, packets, drops
 
     def sweep(self, now: float) -> None:
-        """Close what has not been used for long."""
+        """Close what has not been used for long; what time it is counts `LOOKS` calls later."""
+        self._looks.append(now)
         for slot, tap in list(self._taps.items()):
-            if tap.used < now - UNUSED_S:
+            if tap.used < self._looks[0] - UNUSED_S:
                 log.info("no longer listening to %s: nothing has needed it for %g s", tap.interface.name, UNUSED_S)
                 self.close(slot)
 

@@ -85,10 +85,19 @@ def test_a_probe_and_then_a_sender_that_is_late() -> None:
     assert walk(way, 400, 1)[:2] == [Step(60 * MS + FEW, 100 * MS, SENDER), Step(5000, 60 * MS + FEW, 0, True)]
 
 
-def test_nothing_is_overdue_before_anything_was_sent() -> None:
-    """A message is looked at from when the one before it was whole, which its sender may have taken its time after."""
-    way = direction([(40 * MS, 0, 100), GOES_ON], [(41 * MS, 100)], held=(4000, 50 * MS))
-    assert not Sender(way, 1, GOES_ON[0]).probed(40 * MS)
+def test_what_an_answer_goes_on_with_once_it_was_asked_is_no_probe() -> None:
+    """A part of it came before the request was whole, and is held up; the rest took the application its time."""
+    way = direction([*FLIGHT, (40 * MS, 200, 260), GOES_ON], [(5000, 200)], held=(4000, 60 * MS))
+    assert Sender(way, 1, GOES_ON[0]).probed(40 * MS)
+    assert not Sender(way, 10 * MS, GOES_ON[0]).probed(40 * MS)
+
+
+def test_a_pause_of_one_that_was_told_all_leaves_the_next_its_probe() -> None:
+    """What was told last before the probe was told before that pause too."""
+    goes_on = (200 * MS + FEW + 1000, 360, 460)
+    sent = [*FLIGHT, (100 * MS, 200, 250), (100 * MS + 2000, 250, 300), (140 * MS, 300, 360), goes_on]
+    way = direction(sent, [(5000, 200), (200 * MS + 4, 300)], held=(100 * MS, 200 * MS))
+    assert probes(way, goes_on[0]) == [140 * MS]
 
 
 def test_what_is_no_probe() -> None:

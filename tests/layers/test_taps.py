@@ -178,6 +178,10 @@ def test_rings_are_bounded_and_the_longest_unused_gives_way(bench: Bench) -> Non
 def test_what_nobody_needs_is_closed(bench: Bench) -> None:
     bench.taps.use([interface(1)], 0.0)
     bench.taps.use([interface(2)], 10.0)
+    bench.taps.sweep(20.0)
+    for _ in range(taps.LOOKS - 1):  # it was stopped until now: who needs the taps has still to say so
+        bench.taps.sweep(taps.UNUSED_S + 1)
+        assert not bench.gone
     bench.taps.sweep(taps.UNUSED_S + 1)
     assert bench.gone == [(0, "veth1")]
 

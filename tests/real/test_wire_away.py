@@ -134,19 +134,18 @@ def test_a_proxy_that_may_not_write_to_the_socket_says_so_once(tmp_path: Path) -
 def test_time_that_was_stood_still_is_no_time_packets_were_kept(tmp_path: Path, who: list[str]) -> None:
     """The wire for itself, or all as when a virtual machine is moved, for longer than packets are kept (3 s here)."""
     with laboratory("waway", "bridge") as lab, Wired(lab, tmp_path, command=BRIEF) as wired:
-        load = wired.begin_pace(300, 8)
-        stopped = {"load": load, "proxy": wired.proxy, "wire": wired.wire, "backend": wired.backend}
-        time.sleep(3.0)
-        for name in who:
-            stopped[name].signal(signal.SIGSTOP)
-        time.sleep(4.0)
-        for name in who:
-            stopped[name].signal(signal.SIGCONT)
-        load.until(lambda: not load.running, "to end", within=30.0)
-        load.stop()
+        with wired.begin_pace(300, 8) as load:
+            stopped = {"load": load, "proxy": wired.proxy, "wire": wired.wire, "backend": wired.backend}
+            time.sleep(3.0)
+            for name in who:
+                stopped[name].signal(signal.SIGSTOP)
+            time.sleep(4.0)
+            for name in who:
+                stopped[name].signal(signal.SIGCONT)
+            load.until(lambda: not load.running, "to end", within=30.0)
         counts = wired.settled(300 * 8)
         reasons = {name for name, number in counts.items() if name.startswith("missing/") and number}
-        assert reasons <= {"missing/ring-drops"}, str(counts)  # a ring holds 5 s
+        assert reasons <= {"missing/ring-drops"}, str(counts)  # on a slow machine 4 s are 5, and a ring is full
         assert counts["joined"] >= 300 * 6, str(counts)
 
 

@@ -292,7 +292,7 @@ def stalled(
     wired: Wired, fault: Fault, name: str, kind: str, verdicts: Collection[str], places: Collection[str]
 ) -> None:
     mixed = kind == "mixed"
-    seen = observe(wired, blinking(fault, 40), kind, 2000 if mixed else 400)
+    seen = observe(wired, blinking(fault, 40), kind, 2000 if mixed else 800)
     hold(
         name + KINDS[kind],
         seen,
